@@ -1,0 +1,45 @@
+"""LERF's relevancy score (Kerr et al., ICCV 2023, section 3.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def relevancy(similarity: Tensor, canonical_similarity: Tensor, k: float) -> Tensor:
+    r"""How much more an embedding looks like the text than like any canonical phrase.
+
+    .. math:: \min_i \frac{\exp(k\, e \cdot q)}{\exp(k\, e \cdot q) + \exp(k\, e \cdot c_i)}
+              = \operatorname{sigmoid}\bigl(k\,(e \cdot q - \max_i e \cdot c_i)\bigr)
+
+    The right-hand side is the same number: the logistic function is monotonic, so the minimum is at the largest canonical similarity.
+
+    Args:
+        similarity: (..., T) cosines e.q of embeddings with T texts.
+        canonical_similarity: (..., C) cosines e.c_i with C >= 1 canonical phrases.
+        k: inverse temperature; belongs to the encoder.
+    Returns:
+        (..., T) in [0, 1]; 0.5 means "as much as the best canonical phrase".
+    """
+    if canonical_similarity.shape[-1] == 0:
+        raise ValueError("relevancy needs at least one canonical phrase")
+    return torch.sigmoid(k * (similarity - canonical_similarity.amax(dim=-1, keepdim=True)))
+
+
+def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int) -> Tensor:
+    """Scales (steps,) in m, evenly spaced in log scale over everything that supervision has seen, smallest first.
+
+    Args:
+        scale_min, scale_max: (N,) m, the supervised range of each surface point.
+    """
+    low, high = scale_min.min().log(), scale_max.max().log()
+    return torch.linspace(0.0, 1.0, steps, device=scale_min.device).mul(high - low).add(low).exp()
+
+
+def supervised(scales: Tensor, scale_min: Tensor, scale_max: Tensor) -> Tensor:
+    """(S, N) True where a point was trained at about that scale: the sweep's nearest step to its range always counts.
+
+    A network asked outside the range it was trained on answers with an extrapolation.
+    """
+    half_step = (scales[-1] / scales[0]) ** (0.5 / max(len(scales) - 1, 1))
+    return (scales[:, None] * half_step >= scale_min) & (scales[:, None] <= scale_max * half_step)

@@ -1,0 +1,139 @@
+"""Answers on a synthetic surface whose embeddings are known: a table top with coloured discs."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lerf_ros.mapping.surface import SurfacePoints
+from lerf_ros.query.neighbourhood import Neighbourhood
+from lerf_ros.query.targets import QueryError, QueryOptions, find_targets
+
+WORDS = ("table", "mug", "book", "object", "bear", "head")
+
+
+class WordEncoder:
+    """Every word is its own axis of the embedding space."""
+
+    name = "words"
+    calibration = SimpleNamespace(k=10.0, canonical_phrases=("object",), found_threshold=0.6)
+
+    def unknown_words(self, text):
+        return [word for word in text.split() if word not in WORDS]
+
+    def encode_texts(self, texts):
+        return torch.stack([torch.eye(len(WORDS))[WORDS.index(text)] for text in texts])
+
+
+class DiscTable:
+    """A 2 m x 2 m table top with discs: (centre xy, radius, word, strength, scales at which the disc shows)."""
+
+    def __init__(self, discs, spacing=0.02):
+        axis = torch.arange(-1.0, 1.0, spacing)
+        xy = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+        n = len(xy)
+        view = torch.tensor([1.0, 0.0, -1.0]) / 2**0.5
+        self.points = SurfacePoints(
+            x_world=torch.cat([xy, torch.full((n, 1), 0.7)], 1),
+            normals=torch.tensor([0.0, 0.0, 1.0]).expand(n, 3),
+            view_directions=view.expand(n, 3),
+            views=torch.ones(n, dtype=torch.long),
+            scale_min=torch.full((n,), 0.05),
+            scale_max=torch.full((n,), 0.8),
+        )
+        self._discs = discs
+
+    def similarity(self, scales, text_embeds):
+        embeds = torch.zeros(len(scales), len(self.points.x_world), len(WORDS))
+        embeds[..., WORDS.index("table")] = 0.3
+        for centre, radius, word, strength, (low, high) in self._discs:
+            inside = (self.points.x_world[:, :2] - torch.tensor(centre)).norm(dim=1) <= radius
+            at_scale = (scales >= low) & (scales <= high)
+            embeds[..., WORDS.index(word)] += strength * (at_scale[:, None] & inside)
+        return embeds @ text_embeds.T
+
+
+ALL = (0.0, 9.0)
+
+
+def answer(discs, text, **options):
+    return find_targets(DiscTable(discs), WordEncoder(), [text], QueryOptions(**options))[0]
+
+
+def test_a_disc_is_found_at_its_centre_with_its_size_and_pose():
+    result = answer([((0.4, -0.3), 0.1, "mug", 0.9, ALL)], "mug")
+    assert result.found and len(result.targets) == 1
+    target = result.targets[0]
+    assert target.position == pytest.approx([0.4, -0.3, 0.7], abs=0.02)
+    assert target.size == pytest.approx([0.0, 0.2, 0.2], abs=0.05)
+    assert target.relevancy == pytest.approx(1 / (1 + np.exp(-9.0)), abs=0.02)
+    assert target.support == pytest.approx(np.pi * 0.1**2 / 0.02**2, rel=0.3)
+    # Table top: x up, z away from the viewer, who looks along +x.
+    from scipy.spatial.transform import Rotation
+
+    axes = Rotation.from_quat(target.quaternion_xyzw).as_matrix()
+    assert axes[:, 0] == pytest.approx([0.0, 0.0, 1.0], abs=1e-6)
+    assert axes[:, 2] == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
+
+
+def test_two_of_a_kind_are_two_targets_best_first():
+    result = answer([((0.5, 0.5), 0.1, "mug", 0.3, ALL), ((-0.5, -0.5), 0.1, "mug", 0.9, ALL)], "mug")
+    assert [tuple(np.sign(target.position[:2])) for target in result.targets] == [(-1, -1), (1, 1)]
+    assert result.targets[0].relevancy > result.targets[1].relevancy
+
+
+def test_the_rim_of_a_target_is_not_another_target():
+    result = answer([((0.0, 0.0), 0.3, "mug", 0.5, ALL), ((0.0, 0.0), 0.15, "mug", 0.4, ALL)], "mug", max_targets=9)
+    assert len(result.targets) == 1
+
+
+def test_max_targets_is_kept():
+    discs = [((x, y), 0.08, "mug", 0.9, ALL) for x in (-0.6, 0.0, 0.6) for y in (-0.6, 0.6)]
+    assert len(answer(discs, "mug", max_targets=9).targets) == 6
+    assert len(answer(discs, "mug", max_targets=2).targets) == 2
+
+
+def test_what_is_not_there_is_not_found_but_its_relevancy_is_told():
+    result = answer([((0.4, -0.3), 0.1, "mug", 0.9, ALL)], "book")
+    assert not result.found and result.targets == ()
+    assert 0.0 < result.best_relevancy <= 0.5 + 1e-6
+
+
+def test_the_scale_is_the_one_at_which_the_region_answers():
+    small = answer([((0.0, 0.0), 0.1, "head", 0.9, (0.05, 0.12))], "head").targets[0]
+    large = answer([((0.0, 0.0), 0.1, "bear", 0.9, (0.4, 0.8))], "bear").targets[0]
+    assert small.scale <= 0.12 and large.scale >= 0.4
+
+
+def test_a_single_stray_point_is_not_a_target():
+    assert not answer([((0.0, 0.0), 0.001, "mug", 0.9, ALL)], "mug").found
+
+
+def test_unknown_words_are_named_and_the_other_texts_are_answered():
+    table = DiscTable([((0.4, -0.3), 0.1, "mug", 0.9, ALL)])
+    unknown, known = find_targets(table, WordEncoder(), ["zeppelin", "mug"])
+    assert unknown.unknown_words == ("zeppelin",) and not unknown.found
+    assert known.found
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "reason"),
+    [
+        ("  ", {}, "empty"),
+        ("mug", {"max_targets": 0}, "max_targets"),
+        ("mug", {"min_relevancy": 1.5}, "min_relevancy"),
+        ("mug", {"canonical_phrases": ("qwertz",)}, "qwertz"),
+    ],
+)
+def test_bad_questions_are_refused_with_the_reason(text, options, reason):
+    with pytest.raises(QueryError, match=reason):
+        answer([], text, **options)
+
+
+def test_neighbourhood_smooths_and_connects_over_gaps_below_its_radius_only():
+    x = torch.tensor([[0.00, 0, 0], [0.01, 0, 0], [0.02, 0, 0], [0.10, 0, 0], [0.11, 0, 0]])
+    near = Neighbourhood(x, radius=0.015)
+    assert near.smooth(torch.tensor([0.0, 3.0, 0.0, 1.0, 1.0])).tolist() == pytest.approx([1.5, 1.0, 1.5, 1.0, 1.0])
+    assert near.component(0, np.ones(5, bool)).tolist() == [0, 1, 2]
+    assert near.component(2, np.array([True, False, True, True, True])).tolist() == [2]
