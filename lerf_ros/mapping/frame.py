@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from lerf_ros.geometry.camera import Camera
-from lerf_ros.geometry.poses import check_pose
+from lerf_ros.geometry.poses import Pose, check_pose
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class Frame:
     image: np.ndarray
     depth_z: np.ndarray | None
     camera: Camera
-    T_world_camera: torch.Tensor
+    T_world_camera: Pose
 
     def __post_init__(self) -> None:
         image = np.asarray(self.image)

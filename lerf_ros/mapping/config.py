@@ -1,0 +1,223 @@
+"""Every number of the map in one tree of dataclasses, with presets and overrides by dotted name."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from lerf_ros.field.encoding import HashGridConfig
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """The mapped volume; what is unset is found from the depth of the first keyframe."""
+
+    center: tuple[float, float, float] | None = None  # m, map frame
+    radius: float | None = None  # m; beyond it space is contracted
+    near: float = 0.15  # m along the ray
+    far: float = 8.0  # m along the ray
+
+
+@dataclass(frozen=True)
+class KeyframeConfig:
+    """When a frame becomes a keyframe, and how many are kept."""
+
+    capacity: int = 300
+    translation: float = 0.20  # m from the nearest keyframe
+    rotation: float = 0.26  # rad from the nearest keyframe
+    unseen_share: float = 0.25  # a frame that sees more unmapped volume than this is taken, moved or not
+    unseen_voxel: float = 0.25  # m, the cells in which "unmapped" is counted
+    blur_ratio: float = 0.5  # sharpness below this share of the recent median counts as blurred
+    blur_wait: int = 4  # frames that a blurred candidate waits for a sharper neighbour
+
+
+@dataclass(frozen=True)
+class RadianceConfig:
+    """Density and colour (Nerfacto's field)."""
+
+    grid: HashGridConfig = HashGridConfig(
+        levels=16, features=2, log2_table=19, min_resolution=16, max_resolution=2048
+    )
+    hidden: int = 64
+    geometry_features: int = 15
+    exposure: bool = False  # one learned gain per keyframe and colour channel
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Embeddings at a physical scale (LERF's field)."""
+
+    coarse_grid: HashGridConfig = HashGridConfig(
+        levels=12, features=8, log2_table=19, min_resolution=16, max_resolution=128
+    )
+    fine_grid: HashGridConfig = HashGridConfig(
+        levels=12, features=8, log2_table=19, min_resolution=128, max_resolution=512
+    )
+    hidden: int = 256
+    layers: int = 4
+    samples: int = 8  # heaviest samples of a ray whose features are blended
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Where along a ray the field is asked."""
+
+    rays: int = 4096  # per step
+    samples: int = 48  # per ray in a step
+    surface_share: float = 0.5  # of a ray's samples that lie around its measured depth
+    surface_band: float = 0.06  # m, half width of that band
+    depth_free_share: float = 0.3  # of the rays are sampled without their depth, as in rendering
+    proposal_resolution: int = 128  # cells per axis of the proposal grid
+    proposal_bins: int = 128  # bins per ray in the proposal grid
+    proposal_cells: int = 32768  # cells refreshed per update of the proposal grid
+    proposal_every: int = 8  # steps between two updates
+    render_samples: int = 64  # per ray in rendering
+    render_chunk: int = 32768  # rays per chunk in rendering
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Which keyframes the rays of a step come from."""
+
+    recent: float = 0.3  # share of the rays that comes from the newest keyframes
+    recent_keyframes: int = 8  # how many count as new
+    language: float = 0.5  # share of the rays that also carries language, from keyframes with encoded crops
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms; colour has weight 1."""
+
+    depth: float = 0.2
+    sight: float = 0.1  # free space before, and density at, the measured surface
+    distortion: float = 0.002
+    language: float = 0.1  # LERF's
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam, one learning rate per kind of parameter."""
+
+    grid_rate: float = 1e-2
+    network_rate: float = 2e-3
+    language_grid_rate: float = 1e-2
+    language_network_rate: float = 1e-3
+    exposure_rate: float = 1e-3
+    warm_up: int = 100  # steps of linear warm-up
+    half_life: int = 2000  # the rate falls as 1 / (1 + step / half_life) ...
+    rate_floor: float = 0.1  # ... down to this share, so that a running robot keeps learning
+
+
+@dataclass(frozen=True)
+class PyramidConfig:
+    """LERF's crop pyramid and the budget for encoding it."""
+
+    fractions: tuple[float, ...] = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)  # crop side / image height
+    strides: tuple[float, ...] = (1.0, 0.62, 0.5, 0.5, 0.5, 0.5, 0.5)  # stride / crop side
+    batch: int = 256  # crops per unit of work
+    time_share: float = 0.4  # of the working time, while crops wait
+
+
+@dataclass(frozen=True)
+class SurfaceConfig:
+    """The points at which questions are answered."""
+
+    spacing: float = 0.02  # m, at most one point per cell of this size
+    min_opacity: float = 0.7
+    max_spread: float = 0.06  # of the depth: (84th - 16th percentile along the ray) / median depth
+    neighbours: int = 12  # points per local plane
+
+
+@dataclass(frozen=True)
+class VoxelConfig:
+    """The baseline without training: crop embeddings averaged into surface voxels."""
+
+    size: float = 0.03  # m
+    capacity: int = 60000  # voxels
+    pixel_stride: int = 8  # every n-th pixel of a keyframe is entered
+
+
+@dataclass(frozen=True)
+class MapperConfig:
+    """The whole map. Names of single values are dotted: ``keyframe.translation``."""
+
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    keyframe: KeyframeConfig = field(default_factory=KeyframeConfig)
+    radiance: RadianceConfig = field(default_factory=RadianceConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    surface: SurfaceConfig = field(default_factory=SurfaceConfig)
+    voxel: VoxelConfig = field(default_factory=VoxelConfig)
+
+    def values(self) -> dict[str, Any]:
+        """All values by dotted name; ``MapperConfig().override(config.values()) == config``."""
+        return dict(_leaves(self, ""))
+
+    def override(self, values: Mapping[str, Any]) -> MapperConfig:
+        """A copy with some values replaced.
+
+        Args:
+            values: dotted name -> value. Lists stand for tuples and whole numbers for floats, as in YAML and JSON.
+
+        Raises:
+            ValueError: unknown name (the closest known ones are listed) or a value of the wrong type.
+        """
+        config = self
+        for name, value in values.items():
+            config = _replaced(config, name.split("."), value, name)
+        return config
+
+
+def _leaves(node: Any, prefix: str) -> typing.Iterator[tuple[str, Any]]:
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", value
+
+
+def _replaced(node: Any, path: list[str], value: Any, name: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    head, rest = path[0], path[1:]
+    if head not in hints:
+        raise ValueError(f"there is no setting {name!r}; here the names are {', '.join(sorted(hints))}")
+    current = getattr(node, head)
+    if is_dataclass(current):
+        if not rest:
+            raise ValueError(f"{name!r} is a group of settings; name one of {', '.join(f.name for f in fields(current))}")
+        return replace(node, **{head: _replaced(current, rest, value, name)})
+    if rest:
+        raise ValueError(f"there is no setting {name!r}: {head!r} is a single value")
+    return replace(node, **{head: _converted(value, hints[head], name)})
+
+
+def _converted(value: Any, hint: Any, name: str) -> Any:
+    """`value` as the type `hint` (bool, int, float, tuples of them, or None where allowed)."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} must be a list of numbers, not {value!r}")
+        if kinds[-1] is not Ellipsis and len(value) != len(kinds):
+            raise ValueError(f"{name} must have {len(kinds)} values, not {len(value)}")
+        return tuple(_converted(v, kinds[0], name) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} must be of type {hint.__name__}, not {value!r}")
+    return value
+
+
+_BASE = MapperConfig()
+PRESETS: dict[str, MapperConfig] = {"base": _BASE}
