@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -20,6 +21,9 @@ class Neighbourhood:
             neighbourhood follows the density of the points.
     """
 
+
+    counts: NDArray[np.int64]  # (N,) neighbours of each point, itself included
+
     def __init__(self, x_world: Tensor, k: int = 16, radius: float | None = None) -> None:
         points = x_world.detach().cpu().double().numpy()
         k = min(k, len(points))
@@ -32,6 +36,7 @@ class Neighbourhood:
         near[:, 0] = True  # itself, also where duplicates make another point the first hit
         self._indices = torch.from_numpy(np.where(near, indices, np.arange(len(points))[:, None])).to(x_world.device)
         self._near = torch.from_numpy(near).to(x_world.device, torch.float32)
+        self.counts = near.sum(axis=1)
         rows, columns = np.nonzero(near)
         graph = csr_matrix((np.ones(len(rows), np.int8), (rows, indices[rows, columns])), shape=(len(points), len(points)))
         self._graph = graph.maximum(graph.T).tocsr()  # near is mutual, also where the density of points changes

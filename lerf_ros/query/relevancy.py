@@ -30,9 +30,11 @@ def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int) -> Tensor:
     """Scales (steps,) in m, evenly spaced in log scale over everything that supervision has seen, smallest first.
 
     Args:
-        scale_min, scale_max: (N,) m, the supervised range of each surface point.
+        scale_min, scale_max: (N,) m, the supervised range of each surface point; empty (min > max) where no crop has
+            been encoded. At least one range must not be empty.
     """
-    low, high = scale_min.min().log(), scale_max.max().log()
+    known = scale_min <= scale_max
+    low, high = scale_min[known].min().log(), scale_max[known].max().log()
     return torch.linspace(0.0, 1.0, steps, device=scale_min.device).mul(high - low).add(low).exp()
 
 
@@ -42,4 +44,5 @@ def supervised(scales: Tensor, scale_min: Tensor, scale_max: Tensor) -> Tensor:
     A network asked outside the range it was trained on answers with an extrapolation.
     """
     half_step = (scales[-1] / scales[0]) ** (0.5 / max(len(scales) - 1, 1))
-    return (scales[:, None] * half_step >= scale_min) & (scales[:, None] <= scale_max * half_step)
+    known = scale_min <= scale_max
+    return known & (scales[:, None] * half_step >= scale_min) & (scales[:, None] <= scale_max * half_step)

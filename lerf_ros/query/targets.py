@@ -99,7 +99,7 @@ def find_targets(
     unknown = {text: tuple(encoder.unknown_words(text)) for text in texts}
     known = list(dict.fromkeys(text for text in texts if not unknown[text]))
     answers = {text: Answer(text, (), 0.0, unknown[text]) for text in texts}
-    if known and len(surface.points.x_world):
+    if known and bool((surface.points.scale_min <= surface.points.scale_max).any()):
         finder = _MaximaFinder(surface.points, options, _threshold(encoder, options))
         scales = scale_sweep(surface.points.scale_min, surface.points.scale_max, options.scale_steps)
         for text, relevancies in zip(known, relevancy_sweep(surface, encoder, known, scales, options), strict=True):

@@ -117,6 +117,13 @@ def test_unknown_words_are_named_and_the_other_texts_are_answered():
     assert known.found
 
 
+def test_a_surface_without_any_encoded_crop_has_no_answer_yet():
+    table = DiscTable([((0.4, -0.3), 0.1, "mug", 0.9, ALL)])
+    table.points.scale_min.fill_(1.0)
+    table.points.scale_max.fill_(0.0)
+    assert not find_targets(table, WordEncoder(), ["mug"])[0].found
+
+
 @pytest.mark.parametrize(
     ("text", "options", "reason"),
     [
