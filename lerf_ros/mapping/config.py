@@ -138,6 +138,9 @@ class VoxelConfig:
     size: float = 0.03  # m
     capacity: int = 60000  # voxels
     pixel_stride: int = 8  # every n-th pixel of a keyframe is entered
+    scale_bins: int = 8  # evenly spaced in log scale ...
+    scale_min: float = 0.03  # m ... from here
+    scale_max: float = 2.0  # m ... to here
 
 
 @dataclass(frozen=True)

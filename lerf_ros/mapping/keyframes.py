@@ -1,0 +1,187 @@
+"""The bounded store of keyframes: everything that training reads, pre-allocated on the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.poses import Pose
+from lerf_ros.mapping.config import KeyframeConfig
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.selection import cells_seen, motion
+
+
+class KeyframeStore:
+    """`capacity` slots for keyframes of one image size, with the embeddings of their crops.
+
+    Slots 0 .. count-1 are in use. When all are, a new keyframe takes the slot of the most redundant one: of the two
+    keyframes that are closest to each other, the one whose next neighbour is closer too. New ones are never refused.
+    A slot's `generation` grows with each keyframe that it takes, so that embeddings of its former one, finished late,
+    are recognised and dropped.
+
+    Memory is bounded by `memory_bytes`. It is reserved at once; on a CPU the system backs a slot with memory only when
+    it is first written.
+
+    Attributes (K = capacity, L = pyramid levels, D = embedding size; all on `device`):
+        images (K, H, W, 3) uint8; depth_z (K, H, W) float16 metres, NaN where not measured (to 2 mm below 4 m);
+        poses (K, 4, 4) float64 T_world_camera; intrinsics (K, 4) float32 fx, fy, cx, cy in pixels;
+        embeds (K, crops, D) float16, one per crop in the order of the pyramid layout; valid (K, L) bool;
+        recent (R,) int64: slots of the newest keyframes, newest first, repeated while there are fewer than R;
+        language (K,) int64 and language_count () int64: slots with at least one valid level come first;
+        count () int64: slots in use.
+    """
+
+    def __init__(
+        self,
+        config: KeyframeConfig,
+        recent: int,
+        camera: Camera,
+        crops: int,
+        levels: int,
+        embed_dim: int,
+        device: torch.device | str,
+    ) -> None:
+        capacity = config.capacity
+        self.config = config
+        self.camera = camera
+        self.images = torch.empty(capacity, camera.height, camera.width, 3, dtype=torch.uint8, device=device)
+        self.depth_z = torch.empty(capacity, camera.height, camera.width, dtype=torch.float16, device=device)
+        self.poses = torch.zeros(capacity, 4, 4, dtype=torch.float64, device=device)
+        self.intrinsics = torch.zeros(capacity, 4, device=device)
+        self.embeds = torch.empty(capacity, crops, embed_dim, dtype=torch.float16, device=device)
+        self.valid = torch.zeros(capacity, levels, dtype=torch.bool, device=device)
+        self.recent = torch.zeros(recent, dtype=torch.int64, device=device)
+        self.language = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.language_count = torch.zeros((), dtype=torch.int64, device=device)
+        self.count = torch.zeros((), dtype=torch.int64, device=device)
+
+        self.generations = [0] * capacity
+        self.stamps_ns = [0] * capacity
+        self._age_order: list[int] = []  # slots, newest first
+        self._poses = np.zeros((capacity, 4, 4))  # host copies: decisions never wait for the device
+        self._valid = np.zeros((capacity, levels), bool)
+        self._distances = np.full((capacity, capacity), np.inf)
+        self._cells: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * capacity
+        self.seen = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._age_order)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Upper bound of the device memory of all slots."""
+        buffers = (self.images, self.depth_z, self.poses, self.intrinsics, self.embeds, self.valid)
+        return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
+
+    @property
+    def host_poses(self) -> NDArray[np.float64]:
+        """(count, 4, 4) T_world_camera."""
+        return self._poses[: len(self)]
+
+    @property
+    def host_valid(self) -> NDArray[np.bool_]:
+        """(count, L) which levels of which slot have been encoded."""
+        return self._valid[: len(self)]
+
+    @property
+    def newest_first(self) -> tuple[int, ...]:
+        """Slots in use, from the newest keyframe to the oldest."""
+        return tuple(self._age_order)
+
+    def check_size(self, frame: Frame) -> None:
+        """Raises ValueError when the frame's image size is not the store's."""
+        if (frame.camera.width, frame.camera.height) != (self.camera.width, self.camera.height):
+            raise ValueError(
+                f"this map was begun with {self.camera.width}x{self.camera.height} images and cannot take "
+                f"{frame.camera.width}x{frame.camera.height}: keep the camera's resolution, or reset the map"
+            )
+
+    def insert(self, frame: Frame) -> tuple[int, int]:
+        """Takes a keyframe; returns its (slot, generation). Raises ValueError for another image size."""
+        self.check_size(frame)
+        slot = len(self) if len(self) < self.config.capacity else self._most_redundant()
+        camera = frame.camera
+        self.images[slot].copy_(torch.from_numpy(np.ascontiguousarray(frame.image)))
+        if frame.depth_z is None:
+            self.depth_z[slot].fill_(torch.nan)
+        else:
+            self.depth_z[slot].copy_(torch.from_numpy(frame.depth_z))
+        self.poses[slot].copy_(torch.from_numpy(frame.T_world_camera))
+        self.intrinsics[slot].copy_(torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]))
+        self.stamps_ns[slot] = frame.stamp_ns
+        self.generations[slot] += 1
+        self._valid[slot] = False
+        self._register(slot, frame.T_world_camera, cells_seen(frame, self.config.unseen_voxel))
+        return slot, self.generations[slot]
+
+    def write_embeds(self, slot: int, generation: int, start: int, embeds: Tensor) -> bool:
+        """Writes crop embeddings (B, D) from crop index `start`; False when the slot holds another keyframe by now."""
+        if self.generations[slot] != generation:
+            return False
+        self.embeds[slot, start : start + len(embeds)].copy_(embeds)
+        return True
+
+    def finish_level(self, slot: int, generation: int, level: int) -> bool:
+        """Declares a level complete, so that training uses it; False as for `write_embeds`."""
+        if self.generations[slot] != generation:
+            return False
+        self._valid[slot, level] = True
+        self._publish()
+        return True
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+        """Tensors and plain values of the slots in use, for saving."""
+        n = len(self)
+        tensors = {name: getattr(self, name)[:n].cpu() for name in self._SAVED}
+        plain = {
+            "generations": self.generations[:n],
+            "stamps_ns": self.stamps_ns[:n],
+            "newest_first": list(self._age_order),
+        }
+        tensors["cells"] = torch.from_numpy(np.concatenate([*self._cells[:n], np.empty(0, np.int64)]))
+        plain["cell_counts"] = [len(cells) for cells in self._cells[:n]]
+        return tensors, plain
+
+    def restore(self, tensors: dict[str, Tensor], plain: dict[str, list[int]]) -> None:
+        """Fills an empty store with a saved `state` of the same image size and at most as many slots."""
+        n = len(plain["generations"])
+        for name in self._SAVED:
+            getattr(self, name)[:n].copy_(tensors[name])
+        self.generations[:n] = plain["generations"]
+        self.stamps_ns[:n] = plain["stamps_ns"]
+        self._valid[:n] = tensors["valid"].numpy()
+        ends = np.cumsum(plain["cell_counts"])[:-1]
+        cells = np.split(tensors["cells"].numpy(), ends)
+        for slot in reversed(plain["newest_first"]):
+            self._register(slot, tensors["poses"][slot].numpy(), cells[slot])
+
+    _SAVED = ("images", "depth_z", "poses", "intrinsics", "embeds", "valid")
+
+    def _most_redundant(self) -> int:
+        nearest = np.sort(self._distances, axis=1)[:, :2]
+        pair = np.flatnonzero(nearest[:, 0] == nearest[:, 0].min())
+        return int(pair[np.argmin(nearest[pair, 1])])
+
+    def _register(self, slot: int, T_world_camera: Pose, cells: NDArray[np.int64]) -> None:
+        """Enters a keyframe into the host's book-keeping."""
+        used = [other for other in self._age_order if other != slot]
+        self._age_order = [slot, *used]
+        self._poses[slot] = T_world_camera
+        distances = motion(T_world_camera, self._poses[used], self.config)
+        self._distances[slot, used] = self._distances[used, slot] = distances
+        self._cells[slot] = cells
+        self.seen = np.unique(np.concatenate(self._cells))
+        self._publish()
+
+    def _publish(self) -> None:
+        """Brings what a training step reads up to date on the device."""
+        self.valid.copy_(torch.from_numpy(self._valid))
+        recent = [self._age_order[i % len(self)] for i in range(len(self.recent))]
+        self.recent.copy_(torch.tensor(recent))
+        with_language = np.flatnonzero(self._valid.any(axis=1))
+        self.language[: len(with_language)].copy_(torch.from_numpy(with_language))
+        self.language_count.fill_(len(with_language))
+        self.count.fill_(len(self))
