@@ -1,0 +1,168 @@
+"""Image and text encoder: any open_clip model, the built-in mini CLIP included, behind one class."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lerf_ros.features.word_tokenizer import WordTokenizer
+
+MINI_CLIP = Path(__file__).parent / "mini_clip"
+_CACHED_TEXTS = 4096
+
+
+class EncoderError(RuntimeError):
+    """The encoder cannot be loaded; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RelevancyCalibration:
+    """What relevancy needs to know about an encoder (LERF, eq. 4 and 5): it travels with the weights.
+
+    The defaults are those of LERF's code for OpenCLIP models (k = 10, four canonical phrases); 0.5 is where a text
+    fits as well as the best-fitting canonical phrase, so a threshold a little above it means "clearly better".
+    """
+
+    k: float = 10.0
+    canonical_phrases: tuple[str, ...] = ("object", "things", "stuff", "texture")
+    found_threshold: float = 0.55
+
+    def __post_init__(self) -> None:
+        if not (self.k > 0 and 0 < self.found_threshold < 1 and self.canonical_phrases):
+            raise ValueError(f"needs k > 0, 0 < found_threshold < 1 and at least one canonical phrase: {self}")
+
+    @classmethod
+    def from_file(cls, path: Path) -> RelevancyCalibration:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(values["k"], tuple(values["canonical_phrases"]), values["found_threshold"])
+
+
+class Encoder:
+    """Embeds image crops and texts into one space, in which cosines compare them. Inference only."""
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer: Callable[[list[str]], Tensor],
+        calibration: RelevancyCalibration,
+        dtype: torch.dtype = torch.float32,
+    ):
+        """``model``: an open_clip model whose weights are in ``dtype``; ``tokenizer``: texts -> (T, context) ids."""
+        self.name = name
+        self.calibration = calibration
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.device = next(model.parameters()).device
+        self.dtype = dtype
+        size = model.visual.image_size
+        self.image_size = size if isinstance(size, int) else size[0]
+        preprocess = open_clip.get_model_preprocess_cfg(model)
+        self._mean = torch.tensor(preprocess["mean"], device=self.device).view(3, 1, 1)
+        self._std = torch.tensor(preprocess["std"], device=self.device).view(3, 1, 1)
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self.embed_dim = self._embed_texts(["object"]).shape[-1]
+
+    @torch.no_grad()
+    def encode_images(self, crops: Tensor) -> Tensor:
+        """Unit-norm embeddings (B, D) float32 of crops (B, 3, h, w), RGB in [0, 1], resized to the model's own size."""
+        if crops.ndim != 4 or crops.shape[1] != 3 or 0 in crops.shape[2:]:
+            raise ValueError(f"crops must be (B, 3, h, w) with h, w > 0, got {tuple(crops.shape)}")
+        crops = crops.to(self.device, torch.float32)
+        size = (self.image_size, self.image_size)
+        if crops.shape[2:] != size:
+            crops = F.interpolate(crops, size, mode="bilinear", antialias=True)
+        embeds = self.model.encode_image(((crops - self._mean) / self._std).to(self.dtype))
+        return F.normalize(embeds.float(), dim=-1)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit-norm embeddings (T, D) float32, cached. ValueError when a text is blank."""
+        keys = [" ".join(text.split()) for text in texts]
+        if not all(keys):
+            raise ValueError("cannot encode an empty text")
+        new = [key for key in dict.fromkeys(keys) if key not in self._texts]
+        known = {key: self._texts[key] for key in keys if key in self._texts}
+        known.update(zip(new, self._embed_texts(new) if new else ()))
+        self._texts.update(known)
+        for key in known:
+            self._texts.move_to_end(key)
+        while len(self._texts) > _CACHED_TEXTS:
+            self._texts.popitem(last=False)
+        return torch.stack([known[key] for key in keys]) if keys else torch.zeros(0, self.embed_dim, device=self.device)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of ``text`` that the encoder has never seen; always empty for models with a sub-word vocabulary."""
+        return self.tokenizer.unknown_words(text) if isinstance(self.tokenizer, WordTokenizer) else []
+
+    @torch.no_grad()
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        return F.normalize(self.model.encode_text(self.tokenizer(texts).to(self.device)).float(), dim=-1)
+
+
+def load_encoder(model: str = "mini", pretrained: str = "", device: str | torch.device = "cpu") -> Encoder:
+    """Loads ``"mini"`` (in the package) or any open_clip model.
+
+    ``pretrained`` is one of open_clip's tags (downloaded once, then cached) or the path of a weights file; for
+    ``"mini"``, empty means the packaged weights. CUDA devices with bf16 support use it, anything else float32.
+    EncoderError when the name or tag is unknown, the file is missing or does not fit, or the download fails.
+    """
+    device = torch.device(device)
+    if model == "mini":
+        open_clip.add_model_config(MINI_CLIP / "mini.json")
+        pretrained = pretrained or str(MINI_CLIP / "mini.safetensors")
+        calibration = RelevancyCalibration.from_file(MINI_CLIP / "calibration.json")
+    else:
+        calibration = RelevancyCalibration()
+    _check_names(model, pretrained)
+    bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        network = open_clip.create_model(
+            model, pretrained, precision="bf16" if bf16 else "fp32", device=device, require_pretrained=True
+        )
+        tokenizer = _tokenizer(model)
+    except Exception as error:  # open_clip, huggingface_hub, safetensors and torch each raise their own kinds
+        raise EncoderError(_advice(model, pretrained, error)) from error
+    return Encoder(model, network, tokenizer, calibration, torch.bfloat16 if bf16 else torch.float32)
+
+
+def _tokenizer(model: str) -> Callable[[list[str]], Tensor]:
+    if model == "mini":
+        context_length = open_clip.get_model_config("mini")["text_cfg"]["context_length"]
+        return WordTokenizer.from_file(MINI_CLIP / "vocabulary.txt", context_length)
+    return open_clip.get_tokenizer(model)
+
+
+def _check_names(model: str, pretrained: str) -> None:
+    models = open_clip.list_models()
+    if model not in models:
+        close = difflib.get_close_matches(model, ["mini", *models], n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "open_clip.list_models() lists them."
+        raise EncoderError(f"no open_clip model is called '{model}'; {hint}")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if pretrained not in tags and not Path(pretrained).is_file():
+        raise EncoderError(
+            f"'{pretrained}' is neither a weights file nor a pretrained tag of {model}; "
+            f"its tags are: {', '.join(tags) or 'none'}. Give one of them or the path of a file."
+        )
+
+
+def _advice(model: str, pretrained: str, error: Exception) -> str:
+    if Path(pretrained).is_file():
+        return f"the weights file {pretrained} is damaged or not made for {model}: {error}"
+    source = open_clip.get_pretrained_cfg(model, pretrained)
+    repository, _, filename = source.get("hf_hub", "").rpartition("/")
+    where = f"https://huggingface.co/{repository}/resolve/main/{filename or 'open_clip_model.safetensors'}"
+    return (
+        f"{model} '{pretrained}' could not be downloaded ({error}). Without a network, fetch "
+        f"{where if repository else source.get('url')} on another machine and give that file's path as 'pretrained', "
+        "or use the built-in encoder 'mini'."
+    )

@@ -1,0 +1,157 @@
+"""LERF's multi-scale crop pyramid of one image size: where the crops lie, how they are cut, how to read between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LERF_FRACTIONS = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)
+
+
+def lerf_stride(fraction: float) -> float:
+    """Stride as a part of the crop: 1 up to 0.05 of the image height, 0.5 from 0.15 up, linear between (LERF's code)."""
+    return min(max(1.0 - 0.5 * (fraction - 0.05) / 0.1, 0.5), 1.0)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Square crops of one size on a regular grid; the same ``first_centre`` and ``stride`` hold for u and v, in pixels."""
+
+    crop_px: int
+    rows: int
+    columns: int
+    stride: int
+    offset: int  # flat index of the level's first crop
+    first_centre: float  # u and v of its centre; the image is mirrored beyond its border to fill such crops
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class PyramidLayout:
+    """All crops of one image, flat: level by level from the smallest crops up, row by row within a level."""
+
+    height: int
+    width: int
+    levels: tuple[Level, ...]
+    _tables: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        height: int,
+        width: int,
+        fractions: Sequence[float] = LERF_FRACTIONS,
+        strides: Sequence[float] | None = None,
+    ) -> PyramidLayout:
+        """Crops of ``fractions`` of the image height, ascending; ``strides`` as parts of the crop, LERF's when None.
+
+        640x480 with the defaults has 1,148 crops, half of them of the smallest size. ValueError on empty images,
+        fractions that do not ascend within (0, 1], crops of less than 2 px, or strides outside (0, 1].
+        """
+        strides = [lerf_stride(fraction) for fraction in fractions] if strides is None else strides
+        if height < 1 or width < 1:
+            raise ValueError(f"the image is {width}x{height}")
+        if not fractions or sorted(set(fractions)) != list(fractions) or not 0 < fractions[0] <= fractions[-1] <= 1:
+            raise ValueError(f"crop fractions must ascend within (0, 1], got {tuple(fractions)}")
+        if len(strides) != len(fractions) or not all(0 < stride <= 1 for stride in strides):
+            raise ValueError(f"needs one stride in (0, 1] for each crop fraction, got {tuple(strides)}")
+        levels: list[Level] = []
+        offset = 0
+        for fraction, part in zip(fractions, strides):
+            crop_px = round(height * fraction)
+            if not 2 <= crop_px <= min(height, width):
+                raise ValueError(f"crops of {crop_px} px do not suit an image of {width}x{height}")
+            stride, padding = max(int(crop_px * part + 1e-6), 1), crop_px // 2
+            rows = (height + 2 * padding - crop_px) // stride + 1
+            columns = (width + 2 * padding - crop_px) // stride + 1
+            levels.append(Level(crop_px, rows, columns, stride, offset, (crop_px - 1) / 2 - padding))
+            offset += rows * columns
+        return cls(height, width, tuple(levels))
+
+    @property
+    def total(self) -> int:
+        """Number of crops."""
+        return self.levels[-1].offset + self.levels[-1].count
+
+    def centres(self, level: int) -> Tensor:
+        """Crop centres (count, 2) as uv, pixels, in flat order."""
+        at = self.levels[level]
+        v, u = torch.meshgrid(torch.arange(at.rows), torch.arange(at.columns), indexing="ij")
+        return at.first_centre + at.stride * torch.stack([u, v], dim=-1).reshape(-1, 2).float()
+
+    def crops(self, image: Tensor, level: int, start: int = 0, stop: int | None = None, size: int = 0) -> Tensor:
+        """Crops ``start`` to ``stop`` of a level, cut from ``image`` (3, H, W) float: (B, 3, size, size).
+
+        ``size`` is usually the encoder's ``image_size`` (bilinear, antialiased); 0 leaves the crops as they are.
+        """
+        if image.shape != (3, self.height, self.width):
+            raise ValueError(f"this layout is for (3, {self.height}, {self.width}) images, got {tuple(image.shape)}")
+        at = self.levels[level]
+        index = torch.arange(at.count, device=image.device)[start:stop]
+        padded = F.pad(image[None], [at.crop_px // 2] * 4, mode="reflect")[0]
+        windows = padded.unfold(1, at.crop_px, at.stride).unfold(2, at.crop_px, at.stride)  # a view: nothing copied yet
+        crops = windows[:, index // at.columns, index % at.columns].transpose(0, 1)
+        return F.interpolate(crops, (size, size), mode="bilinear", antialias=True) if size else crops.contiguous()
+
+    def draw_crop_px(self, valid: Tensor, slots: Tensor, random: Tensor) -> Tensor:
+        """Crop sizes (R,) px, uniform between the smallest and largest valid level of each ray's slot.
+
+        ``valid`` (K, levels) bool, ``slots`` (R,), ``random`` (R,) uniform in [0, 1). Slots without any valid level
+        give the whole range.
+        """
+        sizes = self._table(valid.device)[0]
+        valid = valid[slots]
+        valid = valid | ~valid.any(dim=1, keepdim=True)
+        smallest = torch.where(valid, sizes, torch.inf).amin(dim=1)
+        largest = torch.where(valid, sizes, 0.0).amax(dim=1)
+        return smallest + random * (largest - smallest)
+
+    def interpolate(self, buffer: Tensor, valid: Tensor, slots: Tensor, uv: Tensor, crop_px: Tensor) -> Tensor:
+        """Embeddings (R, D) float32, unit norm, at pixels and crop sizes between those that were encoded.
+
+        ``buffer`` (K, total, D) any float type: the pyramids of K keyframes; ``valid`` (K, levels) bool: which levels
+        of them are encoded; ``slots`` (R,) int64; ``uv`` (R, 2) px; ``crop_px`` (R,).
+        Bilinear between crop centres (clamped at the outermost ones) and linear in ``crop_px`` between the nearest
+        valid levels on either side, then renormalised; beyond the outermost valid level, that level alone. A slot
+        without any valid level gives zeros. Shapes are fixed and nothing depends on values: safe in a CUDA graph.
+        """
+        sizes, rows, columns, stride, offset, first = self._table(buffer.device)
+        usable = valid[slots]
+        number = torch.arange(len(self.levels), device=buffer.device)
+        below = torch.where(usable & (sizes <= crop_px[:, None]), number, -1).amax(dim=1)
+        above = torch.where(usable & (sizes > crop_px[:, None]), number, len(self.levels)).amin(dim=1)
+        above = torch.where(above == len(self.levels), below, above)
+        below = torch.where(below < 0, above, below)
+        level = torch.stack([below, above], dim=1).clamp(min=0)  # (R, 2); -1 remains where nothing is valid
+        span = (sizes[level[:, 1]] - sizes[level[:, 0]]).clamp(min=1.0)
+        blend = ((crop_px - sizes[level[:, 0]]) / span).clamp(0.0, 1.0)
+        level_weights = torch.stack([1.0 - blend, blend], dim=1) * usable.any(dim=1, keepdim=True)
+
+        u = ((uv[:, :1] - first[level]) / stride[level]).clamp(min=0.0).minimum(columns[level] - 1)  # (R, 2) grid units
+        v = ((uv[:, 1:] - first[level]) / stride[level]).clamp(min=0.0).minimum(rows[level] - 1)
+        left, top = u.floor(), v.floor()
+        right, bottom = (left + 1).minimum(columns[level] - 1), (top + 1).minimum(rows[level] - 1)
+        u, v = u - left, v - top
+        grid_u = torch.stack([left, right, left, right], dim=2)  # (R, 2, 4): the four crops around the pixel
+        grid_v = torch.stack([top, top, bottom, bottom], dim=2)
+        weights = torch.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], dim=2) * level_weights[:, :, None]
+        index = slots[:, None, None] * self.total + (
+            offset[level][:, :, None] + grid_v * columns[level][:, :, None] + grid_u
+        ).to(torch.int64)
+        corners = buffer.reshape(-1, buffer.shape[-1])[index.flatten(1)].float()  # (R, 8, D)
+        return F.normalize(torch.einsum("rcd,rc->rd", corners, weights.flatten(1)), dim=-1)
+
+    def _table(self, device: torch.device) -> Tensor:
+        """(6, levels) float32 on ``device``, made once: crop_px, rows, columns, stride, offset, first_centre."""
+        if device not in self._tables:
+            names = ("crop_px", "rows", "columns", "stride", "offset", "first_centre")
+            rows = [[float(getattr(level, name)) for level in self.levels] for name in names]
+            self._tables[device] = torch.tensor(rows, device=device)
+        return self._tables[device]
