@@ -21,7 +21,6 @@ class Neighbourhood:
             neighbourhood follows the density of the points.
     """
 
-
     counts: NDArray[np.int64]  # (N,) neighbours of each point, itself included
 
     def __init__(self, x_world: Tensor, k: int = 16, radius: float | None = None) -> None:
@@ -38,7 +37,9 @@ class Neighbourhood:
         self._near = torch.from_numpy(near).to(x_world.device, torch.float32)
         self.counts = near.sum(axis=1)
         rows, columns = np.nonzero(near)
-        graph = csr_matrix((np.ones(len(rows), np.int8), (rows, indices[rows, columns])), shape=(len(points), len(points)))
+        graph = csr_matrix(
+            (np.ones(len(rows), np.int8), (rows, indices[rows, columns])), shape=(len(points), len(points))
+        )
         self._graph = graph.maximum(graph.T).tocsr()  # near is mutual, also where the density of points changes
 
     def smooth(self, values: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-UPRIGHT = 0.9  # |cos| between normal and map-up above which "as close to map-up as possible" no longer says where z points
+UPRIGHT = (
+    0.9  # |cos| between normal and map-up above which "as close to map-up as possible" no longer says where z points
+)
 
 Vector = NDArray[np.float64]
 

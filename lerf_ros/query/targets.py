@@ -208,4 +208,6 @@ def _check(texts: Sequence[str], encoder: Encoder, options: QueryOptions) -> Non
         if not phrase.strip():
             raise QueryError("canonical_phrases holds an empty phrase")
         if unknown := encoder.unknown_words(phrase):
-            raise QueryError(f"canonical phrase '{phrase}' has words that encoder '{encoder.name}' does not know: {unknown}")
+            raise QueryError(
+                f"canonical phrase '{phrase}' has words that encoder '{encoder.name}' does not know: {unknown}"
+            )

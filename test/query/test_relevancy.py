@@ -13,7 +13,10 @@ def test_relevancy_is_the_smallest_pairwise_softmax():
     ours = relevancy(similarity, canonical, k).numpy()
     for n in range(50):
         for t in range(3):
-            pairs = [np.exp(k * float(similarity[n, t])) / (np.exp(k * float(similarity[n, t])) + np.exp(k * float(c))) for c in canonical[n]]
+            pairs = [
+                np.exp(k * float(similarity[n, t])) / (np.exp(k * float(similarity[n, t])) + np.exp(k * float(c)))
+                for c in canonical[n]
+            ]
             assert ours[n, t] == pytest.approx(min(pairs), rel=1e-4)
 
 
