@@ -1,0 +1,8 @@
+"""The ROS-free part as an ordinary Python package: `pip install -e .`. With ROS 2, colcon and CMakeLists.txt install everything."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import setup
+
+setup(version=ElementTree.parse(Path(__file__).parent / "package.xml").findtext("version"))
