@@ -35,7 +35,7 @@ def test_scene_far_from_the_map_origin_keeps_millimetres():
     """UTM coordinates: float32 alone resolves half a metre there."""
     center = np.array([691_234.0, 5_334_876.0, 520.0])
     bounds = SceneBounds(center=center, radius=4.0)
-    x_world = torch.tensor(center + [[0.001, 0.0, 0.0], [3.0, -1.0, 0.5], [30.0, 10.0, 0.0]])
+    x_world = torch.tensor(np.array([[0.001, 0.0, 0.0], [3.0, -1.0, 0.5], [30.0, 10.0, 0.0]]) + center)
     unit = bounds.to_unit(x_world)
     assert unit.dtype == torch.float32
     torch.testing.assert_close(unit[0], torch.tensor([0.5 + 0.001 / 16, 0.5, 0.5]))

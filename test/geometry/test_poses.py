@@ -78,7 +78,7 @@ def test_bad_poses_are_refused(spoil, message):
 
 
 def test_bad_quaternions_and_axes_are_refused():
-    with pytest.raises(ValueError, match="norm 0 .*tolerance"):
+    with pytest.raises(ValueError, match=r"norm 0 .*tolerance"):
         pose_from_quaternion([0, 0, 0], [0, 0, 0, 0])
     with pytest.raises(ValueError, match="unit quaternion"):
         pose_from_quaternion([0, 0, 0], [0, 0, 0, 1.01])
