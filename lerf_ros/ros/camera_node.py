@@ -1,0 +1,143 @@
+"""A room or a recording, published as the topics of an RGB-D camera with a pose."""
+
+from __future__ import annotations
+
+import time
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+
+from lerf_ros.msg import Status
+from lerf_ros.ros.conversions import (
+    camera_info_message,
+    depth_message,
+    header,
+    image_message,
+    pose_stamped_message,
+)
+from lerf_ros.ros.parameters import Parameter, Parameters
+from lerf_ros.ros.process import spin_until_shutdown
+from lerf_ros.world.source import open_source
+
+CAMERA_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("source", "room:1", "'room:SEED' or the folder of a recording"),
+    Parameter(
+        "pace",
+        "real_time",
+        "real_time: at `rate`; consumed: as fast as the mapper takes frames, at most at `rate`",
+        choices=("real_time", "consumed"),
+    ),
+    Parameter("rate", 0.0, "Hz; 0: the source's own", 0.0, 1000.0),
+    Parameter("consumer", "/lerf", "node whose ~/status says what was taken, for the pace 'consumed'"),
+    Parameter("patience", 10.0, "s, after which an untaken frame is given up, for the pace 'consumed'", 0.1, 3600.0),
+    Parameter("holdout", 0, "frames 0, n, 2n, ... are kept back for evaluation; 0: none", 0, 1_000_000),
+    Parameter("loop", False, "begin again after the last frame"),
+    Parameter("once", False, "end after the last frame, when it was taken"),
+    Parameter("depth_encoding", "32FC1", "of ~/depth; none: no depth", choices=("32FC1", "16UC1", "none")),
+    Parameter("map_frame", "map", "frame of ~/pose"),
+    Parameter("camera_frame", "camera_optical_frame", "frame of ~/image, ~/camera_info and ~/depth"),
+)
+_POLL = 0.005  # s, how often the pace 'consumed' looks
+
+
+class CameraNode(Node):
+    """Publishes a `FrameSource`.
+
+    Publishers:
+        ~/image (sensor_msgs/Image): rgb8.
+        ~/camera_info (sensor_msgs/CameraInfo): with every image.
+        ~/depth (sensor_msgs/Image): registered to the image; 32FC1 (m) or 16UC1 (mm).
+        ~/pose (geometry_msgs/PoseStamped): optical camera frame in the map.
+
+    Subscriptions (only with the pace 'consumed'):
+        <consumer>/status (lerf_ros/Status)
+
+    Parameters: `CAMERA_PARAMETERS`. The first frame waits for a subscriber of image, camera_info and pose. All messages
+    of a frame carry one stamp, the time of publication.
+
+    Raises:
+        ValueError: the source cannot be opened, or a parameter is out of range.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("camera")
+        self._settings = Parameters(self, CAMERA_PARAMETERS)
+        self._source = open_source(self._settings["source"])
+        holdout = self._settings["holdout"]
+        self._indices = [i for i in range(len(self._source)) if not holdout or i % holdout]
+        if not self._indices:
+            raise ValueError(f"source '{self._source.name}' has no frame to publish (holdout: {holdout})")
+        qos = QoSProfile(depth=10)  # reliable: also serves best-effort subscribers
+        self._image = self.create_publisher(Image, "~/image", qos)
+        self._info = self.create_publisher(CameraInfo, "~/camera_info", qos)
+        self._depth = self.create_publisher(Image, "~/depth", qos)
+        self._pose = self.create_publisher(PoseStamped, "~/pose", qos)
+
+        self.finished = False
+        self._next = 0
+        self._published = 0  # since the last look at the consumer's count
+        self._published_at = -float("inf")  # s, monotonic
+        self._taken: int | None = None  # what the consumer has taken or dropped in all
+        self._taken_before = 0
+        period = 1.0 / (self._settings["rate"] or self._source.rate_hz)
+        if self._settings["pace"] == "consumed":
+            self._period = period
+            self.create_subscription(Status, f"{self._settings['consumer']}/status", self._on_status, qos)
+            self.create_timer(_POLL, self._publish_when_taken)
+        else:
+            self.create_timer(period, self._publish_in_time)
+        self.get_logger().info(f"{self._source.name}: {len(self._indices)} of {len(self._source)} frames to publish")
+
+    def _on_status(self, status: Status) -> None:
+        self._taken = status.frames_received + sum(status.drop_counts) if status.state == "active" else None
+
+    def _publish_in_time(self) -> None:
+        if self._next < len(self._indices):
+            self._publish()
+        else:
+            self._end()
+
+    def _publish_when_taken(self) -> None:
+        """The next frame, once the mapper has taken (or dropped) the last one."""
+        if self._taken is None:
+            return
+        waited = time.monotonic() - self._published_at
+        if self._published and self._taken <= self._taken_before:
+            if waited < self._settings["patience"]:
+                return
+            self.get_logger().warning(f"frame {self._indices[self._next - 1]} was not taken within {waited:.1f} s")
+        if self._next == len(self._indices):
+            self._end()
+        elif waited >= self._period:
+            self._taken_before = self._taken
+            self._publish()
+
+    def _publish(self) -> None:
+        if not self._published and not all(p.get_subscription_count() for p in (self._image, self._info, self._pose)):
+            return
+        frame = self._source[self._indices[self._next]]
+        stamp_ns = self.get_clock().now().nanoseconds
+        stamped = header(stamp_ns, self._settings["camera_frame"])
+        self._info.publish(camera_info_message(frame.camera, stamped))
+        self._pose.publish(pose_stamped_message(frame.T_world_camera, header(stamp_ns, self._settings["map_frame"])))
+        encoding = self._settings["depth_encoding"]
+        if frame.depth_z is not None and encoding != "none":
+            self._depth.publish(depth_message(frame.depth_z, stamped, encoding))
+        self._image.publish(image_message(frame.image, stamped))
+        self._next += 1
+        self._published += 1
+        self._published_at = time.monotonic()
+
+    def _end(self) -> None:
+        if self._settings["loop"]:
+            self._next = 0
+        elif self._settings["once"]:
+            self._image.wait_for_all_acked(Duration(seconds=2.0))
+            self.finished = True
+
+
+def main() -> int:
+    return spin_until_shutdown(CameraNode, lambda node: node.finished)

@@ -1,0 +1,193 @@
+"""The demo: a camera node and the mapping node as separate processes, questions over the service, and pictures of the answers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ament_index_python.packages import get_package_prefix
+
+from lerf_ros.evaluation.demo_report import outcome_table, report_heldout, write_pictures
+from lerf_ros.evaluation.heldout import HELD_OUT_EVERY
+from lerf_ros.evaluation.localization import Score, judge
+from lerf_ros.features.encoder import load_encoder
+from lerf_ros.mapping.online import OnlineMapper
+from lerf_ros.msg import Status
+from lerf_ros.query.targets import Answer
+from lerf_ros.ros.client import ClientError, LerfClient
+from lerf_ros.ros.messages import answer_from_response
+from lerf_ros.world.room import Room
+from lerf_ros.world.source import open_source
+from lerf_ros.world.truth import TruthQuery
+
+REQUIRED_ACCURACY = 0.8
+DEFAULT_SEED = 2026
+QUERIES_OF_A_RECORDING = tuple(TruthQuery(text) for text in ("a chair", "a bottle", "a mug", "a table", "a book", "a bin"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when at least 80 % of the present queries were localized (a recording has no truth: when it was mapped)."""
+    options = _options(arguments)
+    say = _Speaker()
+    _prepare_environment()
+    try:
+        source = open_source(options.source)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    room = source if isinstance(source, Room) else None
+    queries = [*room.present_queries(), *room.absent_queries()] if room else QUERIES_OF_A_RECORDING
+    out = Path(options.out).resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+    say(f"{source.name}: {len(source)} frames. To watch: ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']} rviz2")
+    try:
+        answers = _map_and_ask(options, 0 if room else HELD_OUT_EVERY, [query.text for query in queries], out, say)
+    except (ClientError, DemoError) as error:
+        print(f"{error}\nThe logs of both nodes are in {out}", file=sys.stderr)
+        return 1
+    outcomes = [judge(query, answer) for query, answer in zip(queries, answers, strict=True)]
+    print(f"\n{outcome_table(outcomes, truth=room is not None)}\n")
+
+    say("drawing pictures from the saved map")
+    online = OnlineMapper.from_file(out / "map", load_encoder())
+    write_pictures(online, outcomes, out, truth=room is not None)
+    if room is None:
+        say(f"rendering the {len(range(0, len(source), HELD_OUT_EVERY))} views that were kept back")
+        print("The built-in mini CLIP has only seen generated rooms; in a recording it may find little, or find it wrongly.")
+        print(report_heldout(online, source, out))
+        say(f"done; pictures are in {out}")
+        return 0
+    say(f"done; pictures are in {out}")
+    score = Score.of(outcomes)
+    print(score)
+    return 0 if score.localization_accuracy >= REQUIRED_ACCURACY else 1
+
+
+class DemoError(RuntimeError):
+    """A process ended before its work was done."""
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    data = os.environ.get("DATA", "")
+    seed = os.environ.get("LERF_SEED") or str(DEFAULT_SEED)
+    parser.add_argument("--source", default=data or f"room:{seed}", help="'room:SEED' or a folder (make: LERF_SEED, DATA)")
+    parser.add_argument("--seconds", type=float, default=170.0, help="of mapping at most, without a GPU or with")
+    parser.add_argument("--out", default="demo_out", help="folder for pictures, the map and logs; it is emptied first")
+    return parser.parse_args(arguments)
+
+
+def _prepare_environment() -> None:
+    """Own domain, this machine only, and a transport that does not lose images."""
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    profile = Path(get_package_prefix("lerf_ros")) / "share/lerf_ros/config/fastdds.xml"
+    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profile))
+
+
+def _map_and_ask(
+    options: argparse.Namespace, holdout: int, texts: Sequence[str], out: Path, say: _Speaker
+) -> list[Answer]:
+    """Maps and asks with both processes over real DDS; ends them again, whatever happens."""
+    node_parameters = ["autostart:=true", f"map.path:={out / 'map'}"]
+    camera_parameters = [f"source:={options.source}", "pace:=consumed", "rate:=30.0", f"holdout:={holdout}", "once:=true"]
+    topics = [f"~/{topic}:=/camera/{topic}" for topic in ("image", "camera_info", "depth", "pose")]
+    with (
+        LerfClient(timeout=90.0) as client,
+        _process("lerf_node", node_parameters, topics, out) as node,
+        _process("camera_node", camera_parameters, [], out) as camera,
+    ):
+        status = _follow_mapping(client, node, camera, options.seconds, say)
+        say(f"mapped: {status.keyframes} keyframes, {status.steps} training steps; asking {len(texts)} questions")
+        responses = client.query_all(texts, max_targets=1)
+        saved = client.save_map()
+        if not saved.success:
+            raise DemoError(f"the map could not be saved: {saved.message}")
+    for response in responses:
+        if not (response.success or response.unknown_words):
+            raise DemoError(f"a question could not be answered: {response.message}")
+    return [answer_from_response(text, response) for text, response in zip(texts, responses, strict=True)]
+
+
+def _follow_mapping(
+    client: LerfClient, node: subprocess.Popen[bytes], camera: subprocess.Popen[bytes], seconds: float, say: _Speaker
+) -> Status:
+    """Shows progress until all frames were taken and `seconds` have passed since the first keyframe."""
+    first_keyframe = None
+    while True:
+        if node.poll() is not None:
+            raise DemoError(f"the mapping node ended early, with exit status {node.returncode}")
+        if camera.poll():
+            raise DemoError(f"the camera node failed, with exit status {camera.returncode}")
+        status = client.wait_for_status()
+        if status.state == "error":
+            raise DemoError(status.message)
+        if status.keyframes and first_keyframe is None:
+            first_keyframe = time.monotonic()
+        mapped = time.monotonic() - first_keyframe if first_keyframe else 0.0
+        say.progress(_progress(status, mapped / seconds))
+        if mapped >= seconds and camera.poll() is not None:
+            return status
+
+
+def _progress(status: Status, share: float) -> str:
+    if not status.keyframes:
+        return status.message
+    return (
+        f"{100 * min(share, 1):3.0f} %  frames {status.frames_received:3d}, keyframes {status.keyframes:3d}, crops encoded "
+        f"{100 * status.pyramid_progress:3.0f} %, steps {status.steps:5d} ({status.steps_per_second:.1f}/s)"
+    )
+
+
+class _Speaker:
+    """Prints where the demo stands, with the seconds since it began: in place on a terminal, else every ten seconds."""
+
+    def __init__(self) -> None:
+        self._began = self._spoke = time.monotonic()
+        self._in_place = False
+
+    def __call__(self, text: str) -> None:
+        if self._in_place:
+            print()
+            self._in_place = False
+        print(f"[{time.monotonic() - self._began:4.0f} s] {text}", flush=True)
+        self._spoke = time.monotonic()
+
+    def progress(self, text: str) -> None:
+        if sys.stdout.isatty():
+            print(f"\r[{time.monotonic() - self._began:4.0f} s] {text:<100}", end="", flush=True)
+            self._in_place = True
+        elif time.monotonic() - self._spoke >= 10.0:
+            self(text)
+
+
+@contextlib.contextmanager
+def _process(
+    executable: str, parameters: Sequence[str], remappings: Sequence[str], out: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """One of this package's executables; SIGINT at the end, as Ctrl-C would."""
+    path = Path(get_package_prefix("lerf_ros")) / "lib/lerf_ros" / executable
+    arguments = [argument for value in parameters for argument in ("-p", value)]
+    arguments += [argument for value in remappings for argument in ("-r", value)]
+    with (out / f"{executable}.log").open("wb") as log:
+        process = subprocess.Popen([path, "--ros-args", *arguments], stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=20.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

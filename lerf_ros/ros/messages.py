@@ -1,0 +1,122 @@
+"""Answers -> messages. The only place that fills lerf_ros, PoseArray and MarkerArray messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geometry_msgs.msg import Point, PoseArray, PoseStamped, Vector3
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from lerf_ros.geometry.poses import pose_from_quaternion
+from lerf_ros.msg import Target as TargetMessage
+from lerf_ros.query.targets import Answer, Target
+from lerf_ros.ros.conversions import pose_message
+from lerf_ros.srv import Query
+
+_BEST = ColorRGBA(r=0.1, g=0.9, b=0.3, a=0.35)
+_OTHER = ColorRGBA(r=0.2, g=0.5, b=1.0, a=0.25)
+_WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+_MIN_EDGE = 0.005  # m; RViz refuses markers without thickness
+_ARROW_LENGTH = 0.25  # m
+_TEXT_HEIGHT = 0.06  # m
+
+
+def target_message(target: Target, text: str, stamped: Header) -> TargetMessage:
+    """One target of the query `text`, in the frame of the header."""
+    x, y, z = (float(value) for value in target.size)
+    return TargetMessage(
+        text=str(text),
+        pose=PoseStamped(header=stamped, pose=pose_message(target.position, target.quaternion_xyzw)),
+        size=Vector3(x=x, y=y, z=z),
+        relevancy=float(target.relevancy),
+        scale=float(target.scale),
+        support=int(target.support),
+    )
+
+
+def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> Query.Response:
+    """Puts an answer into the response of ~/query; `seconds` is left to the caller."""
+    response.found = bool(answer.found)
+    response.targets = [target_message(target, answer.text, stamped) for target in answer.targets]
+    response.unknown_words = [str(word) for word in answer.unknown_words]
+    response.best_relevancy = float(answer.best_relevancy)
+    response.success = not answer.unknown_words
+    if answer.unknown_words:
+        words = ", ".join(f"'{word}'" for word in answer.unknown_words)
+        response.message = (
+            f"the encoder does not know {words}: use other words (model card of the mini CLIP), or an open vocabulary "
+            "(parameter encoder.model, e.g. ViT-B-16)"
+        )
+    elif answer.found:
+        response.message = f"{len(answer.targets)} found, best relevancy {answer.best_relevancy:.2f}"
+    else:
+        response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
+    return response
+
+
+def pose_array(answer: Answer, stamped: Header) -> PoseArray:
+    """All targets, best first; empty when nothing was found."""
+    poses = [pose_message(target.position, target.quaternion_xyzw) for target in answer.targets]
+    return PoseArray(header=stamped, poses=poses)
+
+
+def marker_array(answer: Answer, stamped: Header) -> MarkerArray:
+    """Box, approach arrow and label of every target; replaces those of the answer before."""
+    markers = [Marker(header=stamped, action=Marker.DELETEALL)]
+    for index, target in enumerate(answer.targets):
+        markers += [
+            _box(target, index, stamped),
+            _arrow(target, index, stamped),
+            _label(target, f"{answer.text} {target.relevancy:.2f}", index, stamped),
+        ]
+    return MarkerArray(markers=markers)
+
+
+def _box(target: Target, index: int, stamped: Header) -> Marker:
+    x, y, z = (max(float(edge), _MIN_EDGE) for edge in target.size)
+    return Marker(
+        header=stamped,
+        ns="box",
+        id=index,
+        type=Marker.CUBE,
+        action=Marker.ADD,
+        pose=pose_message(target.position, target.quaternion_xyzw),
+        scale=Vector3(x=x, y=y, z=z),
+        color=_OTHER if index else _BEST,
+    )
+
+
+def _arrow(target: Target, index: int, stamped: Header) -> Marker:
+    """Points at the target along -x of its pose, the direction of approach."""
+    outward = pose_from_quaternion(target.position, target.quaternion_xyzw)[:3, 0]
+    return Marker(
+        header=stamped,
+        ns="approach",
+        id=index,
+        type=Marker.ARROW,
+        action=Marker.ADD,
+        pose=pose_message((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
+        points=_points(target.position + _ARROW_LENGTH * outward, target.position),
+        scale=Vector3(x=0.015, y=0.03, z=0.05),  # m: shaft diameter, head diameter, head length
+        color=ColorRGBA(r=1.0, g=0.6, b=0.0, a=1.0),
+    )
+
+
+def _label(target: Target, text: str, index: int, stamped: Header) -> Marker:
+    above = (*target.position[:2], target.position[2] + 0.5 * float(max(target.size)) + _TEXT_HEIGHT)
+    return Marker(
+        header=stamped,
+        ns="label",
+        id=index,
+        type=Marker.TEXT_VIEW_FACING,
+        action=Marker.ADD,
+        pose=pose_message(above, (0.0, 0.0, 0.0, 1.0)),
+        scale=Vector3(x=0.0, y=0.0, z=_TEXT_HEIGHT),
+        color=_WHITE,
+        text=str(text),
+    )
+
+
+def _points(*positions: Sequence[float]) -> list[Point]:
+    return [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in positions]

@@ -1,0 +1,250 @@
+"""Every parameter of the node `lerf`: one table of names, types, defaults, ranges and descriptions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from lerf_ros.geometry.poses import AXES, pose_from_quaternion
+from lerf_ros.mapping.config import PRESETS, MapperConfig
+from lerf_ros.query.targets import QueryOptions
+from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
+from lerf_ros.ros.conversions import CameraMount
+
+
+class ParameterError(ValueError):
+    """A parameter has a value that cannot be used; the text says which and what it may be."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table.
+
+    Attributes:
+        name: dotted, as in the YAML file.
+        default: also gives the type.
+        description: shown by `ros2 param describe`, with the unit.
+        minimum, maximum: inclusive range of a number.
+        choices: the strings allowed.
+    """
+
+    name: str
+    default: Any
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def descriptor(self) -> ParameterDescriptor:
+        """As ROS wants it; everything here is read when the node is configured, so none is read-only."""
+        described = ParameterDescriptor(description=self.description)
+        if self.choices:
+            described.additional_constraints = "one of: " + ", ".join(self.choices)
+        if self.minimum is not None and self.maximum is not None:
+            if isinstance(self.default, int):
+                described.integer_range = [IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))]
+            else:
+                limits = {"from_value": float(self.minimum), "to_value": float(self.maximum)}
+                described.floating_point_range = [FloatingPointRange(**limits)]
+        return described
+
+
+QOS = ("sensor_data", "reliable")
+_BASE_PRESET_BYTES = 20e9
+
+LERF_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("autostart", False, "configure and activate without being asked; leave false when launch does it"),
+    Parameter("device", "auto", "'cpu', 'cuda', 'cuda:1' ...; auto: a GPU when there is one"),
+    Parameter(
+        "preset",
+        "auto",
+        "sizes of the map; auto: cpu without a GPU, robot below 20 GB of GPU memory, else base",
+        choices=("auto", "cpu", "robot", "base"),
+    ),
+    Parameter(
+        "encoder.model", "mini", "'mini' (built in, works offline, a few hundred words) or an open_clip model name"
+    ),
+    Parameter("encoder.pretrained", "", "open_clip's pretrained tag or the path of a local file; empty for 'mini'"),
+    Parameter("map.frame", "map", "frame of poses and targets, z up"),
+    Parameter("map.path", "lerf_map", "folder that save_map and load_map use when the request names none"),
+    Parameter("map.load", False, "load map.path when the node is configured"),
+    Parameter("map.overrides", [""], "any other number of the preset as 'name=value', e.g. 'sampling.samples=32'"),
+    Parameter(
+        "scene.center", [0.0, 0.0, 0.0], "m, centre of the mapped volume in the map frame, with scene.radius > 0"
+    ),
+    Parameter("scene.radius", 0.0, "m, radius of the mapped volume; 0: both from the first keyframe's depth", 0.0, 1e4),
+    Parameter("image.rectified", False, "images are rectified (image_proc): their camera is CameraInfo.p"),
+    Parameter(
+        "depth.use", "auto", "auto: used when it comes; required: images without it are dropped", choices=DEPTH_USES
+    ),
+    Parameter(
+        "pose.child_frame",
+        "",
+        "frame that ~/pose moves; empty: the camera itself. Any other needs pose.xyz and pose.quaternion, which place "
+        "the camera in it",
+    ),
+    Parameter(
+        "pose.axes", "optical", "axes of the camera frame: optical (z forward) or body (x forward)", choices=AXES
+    ),
+    Parameter("pose.xyz", [0.0, 0.0, 0.0], "m, position of the camera in pose.child_frame"),
+    Parameter("pose.quaternion", [0.0, 0.0, 0.0, 1.0], "x, y, z, w: orientation of the camera in pose.child_frame"),
+    Parameter("sync.slop", 0.02, "s, how far stamps of depth and pose may be from the image's", 0.0, 10.0),
+    Parameter("sync.pose_gap", 0.25, "s, two poses this close together are interpolated between", 0.0, 10.0),
+    Parameter("sync.wait", 0.5, "s, how long an image waits for what belongs to it", 0.0, 60.0),
+    Parameter("sync.queue", 30, "messages of each input that are kept for matching", 1, 1000),
+    Parameter("qos.image", "sensor_data", "sensor_data (best effort) takes from every publisher", choices=QOS),
+    Parameter("qos.camera_info", "sensor_data", "as qos.image", choices=QOS),
+    Parameter("qos.depth", "sensor_data", "as qos.image", choices=QOS),
+    Parameter("qos.pose", "sensor_data", "as qos.image", choices=QOS),
+    Parameter("qos.depth_of_queue", 10, "messages that DDS keeps for each input", 1, 1000),
+    Parameter("keyframe.capacity", 0, "keyframes kept at most; 0: the preset's", 0, 100_000),
+    Parameter("keyframe.translation", 0.0, "m from the nearest keyframe to a new one; 0: the preset's", 0.0, 100.0),
+    Parameter("keyframe.rotation", 0.0, "rad from the nearest keyframe to a new one; 0: the preset's", 0.0, math.pi),
+    Parameter("training.enabled", True, "false: frames are ignored, the node only answers (from a loaded map)"),
+    Parameter("training.rays", 0, "rays a step; 0: the preset's", 0, 1_000_000),
+    Parameter("training.threads", 0, "CPU threads of the mapper; 0: PyTorch's choice", 0, 1024),
+    Parameter("training.seed", 0, "of all random numbers", 0, 2**31 - 1),
+    Parameter("query.max_targets", 5, "targets of an answer when the request says 0", 1, 1000),
+    Parameter("query.min_relevancy", -1.0, "[0, 1], what counts as found; negative: the encoder's own", -1.0, 1.0),
+    Parameter("query.max_points", 20_000, "surface points at which a question is answered", 100, 10_000_000),
+    Parameter("status.rate", 2.0, "Hz of ~/status", 0.1, 100.0),
+)
+
+
+class Parameters:
+    """Declared parameters of a node, by dotted name.
+
+    Raises:
+        ParameterError: a value in the YAML file or on the command line has the wrong type or is out of range.
+    """
+
+    def __init__(self, node: Node, table: Sequence[Parameter]) -> None:
+        self._node = node
+        self._table = {parameter.name: parameter for parameter in table}
+        for parameter in table:
+            try:
+                node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+            except ParameterException as error:
+                raise ParameterError(f"parameter {parameter.name} ({parameter.description}): {error}") from error
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._node.get_parameter(name).value
+        choices = self._table[name].choices
+        if choices and value not in choices:
+            raise ParameterError(f"parameter {name} is '{value}'; it can be {', '.join(choices)}")
+        return list(value) if isinstance(self._table[name].default, list) else value
+
+
+def assembly_options(parameters: Parameters) -> AssemblyOptions:
+    """Parameters -> how messages become frames.
+
+    Raises:
+        ParameterError: the camera's place in pose.child_frame is not a rigid transform.
+    """
+    try:
+        mount = CameraMount(
+            parameters["pose.axes"], pose_from_quaternion(parameters["pose.xyz"], parameters["pose.quaternion"])
+        )
+    except ValueError as error:
+        raise ParameterError(f"parameters pose.xyz, pose.quaternion: {error}") from error
+    return AssemblyOptions(
+        slop=parameters["sync.slop"],
+        pose_gap=parameters["sync.pose_gap"],
+        wait=parameters["sync.wait"],
+        depth=parameters["depth.use"],
+        queue=parameters["sync.queue"],
+        map_frame=parameters["map.frame"],
+        rectified=parameters["image.rectified"],
+        mount=mount,
+    )
+
+
+def mapper_config(parameters: Parameters, preset: str) -> MapperConfig:
+    """Preset + what the parameters change.
+
+    Raises:
+        ParameterError: unknown name or unusable value in map.overrides.
+    """
+    values: dict[str, Any] = {}
+    if parameters["scene.radius"] > 0:
+        values |= {"scene.center": parameters["scene.center"], "scene.radius": parameters["scene.radius"]}
+    for name, setting in (
+        ("keyframe.capacity", "keyframe.capacity"),
+        ("keyframe.translation", "keyframe.translation"),
+        ("keyframe.rotation", "keyframe.rotation"),
+        ("training.rays", "sampling.rays"),
+    ):
+        if parameters[name] > 0:
+            values[setting] = parameters[name]
+    for override in filter(None, parameters["map.overrides"]):
+        setting, equals, value = override.partition("=")
+        if not equals:
+            raise ParameterError(f"map.overrides: '{override}' is not of the form 'name=value'")
+        values[setting.strip()] = yaml.safe_load(value)
+    try:
+        return PRESETS[preset].override(values)
+    except ValueError as error:
+        raise ParameterError(f"map.overrides: {error}") from error
+
+
+def query_options(
+    parameters: Parameters, max_targets: int, min_relevancy: float, phrases: Sequence[str]
+) -> QueryOptions:
+    """What a request says, completed by the parameters (max_targets 0, min_relevancy negative, no phrases)."""
+    threshold = min_relevancy if min_relevancy >= 0 else parameters["query.min_relevancy"]
+    return QueryOptions(
+        max_targets=int(max_targets) or parameters["query.max_targets"],
+        min_relevancy=float(threshold) if threshold >= 0 else None,
+        canonical_phrases=tuple(str(phrase) for phrase in phrases) or None,
+    )
+
+
+def qos_profile(parameters: Parameters, name: str) -> QoSProfile:
+    """QoS of one input."""
+    reliable = parameters[f"qos.{name}"] == "reliable"
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=parameters["qos.depth_of_queue"],
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def torch_device(parameters: Parameters) -> torch.device:
+    """Parameter `device` -> a device that exists.
+
+    Raises:
+        ParameterError: unknown, or a GPU that PyTorch does not see.
+    """
+    name = parameters["device"]
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ParameterError(f"parameter device is '{name}'; it can be auto, cpu, cuda, cuda:1 ...") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ParameterError(
+            f"parameter device is '{name}', but PyTorch sees {torch.cuda.device_count()} GPUs: check nvidia-smi and "
+            "that this PyTorch is built for CUDA, or use device: cpu"
+        )
+    return device
+
+
+def preset_name(parameters: Parameters, device: torch.device) -> str:
+    """Parameter `preset`, or what fits the device."""
+    if parameters["preset"] != "auto":
+        return parameters["preset"]
+    if device.type == "cpu":
+        return "cpu"
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return "base" if memory >= _BASE_PRESET_BYTES else "robot"

@@ -1,0 +1,43 @@
+"""How every executable of this package starts, spins and ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+
+def spin_until_shutdown(create: Callable[[], Node], done: Callable[[Node], bool] = lambda node: False) -> int:
+    """Runs one node until SIGINT, SIGTERM or `done`.
+
+    rclpy shuts its context down on both signals and then calls the handler that was there before. Python's own would
+    raise KeyboardInterrupt at an arbitrary place, also in the middle of the clean-up.
+
+    Returns:
+        Exit status, 0 when the node ended as it should.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    try:
+        node = create()
+    except ValueError as error:  # a parameter, a path: what the user can mend
+        print(error, file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    try:
+        executor.add_node(node)
+        while rclpy.ok() and not done(node):
+            executor.spin_once()
+    except ExternalShutdownException:
+        pass
+    finally:
+        executor.remove_node(node)
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+    return 0

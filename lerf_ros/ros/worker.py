@@ -1,0 +1,260 @@
+"""The one thread that owns the map. Knows no ROS; everything else talks to it through a mailbox and futures."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.online import OnlineMapper
+from lerf_ros.query.targets import Answer, QueryError, QueryOptions, find_targets
+from lerf_ros.ros.drops import DropCounter, DropReason
+
+T = TypeVar("T")
+
+
+class WorkerStopped(RuntimeError):
+    """The worker ended before it came to this request; the text says why."""
+
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    """What the worker has done so far; replaced as a whole, so that any thread may read it."""
+
+    frames_taken: int = 0
+    steps: int = 0
+    loss: float = float("nan")
+    keyframes: int = 0
+    keyframe_capacity: int = 0
+    pyramid_progress: float = 0.0
+    prequential_psnr_db: float = float("nan")
+    prequential_depth_error: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    text: str
+    options: QueryOptions
+    future: Future[Answer]
+
+
+class MapWorker:
+    """Builds an `OnlineMapper` in its own thread and runs it there: frames in, training, questions, anything else.
+
+    Frames go through a mailbox of one: a newer frame replaces an older one that was not taken yet, which is counted as
+    overrun. Requests are answered between two units of work; questions that wait together are answered together.
+    Without work the thread sleeps.
+
+    Args:
+        build: makes the map; runs in the worker's thread (loading a model takes seconds).
+        drops: where replaced and refused frames are counted.
+        on_frame: called in the worker's thread after a frame was taken; must return at once.
+        max_points: surface points at which questions are answered.
+        threads: CPU threads of PyTorch; 0 leaves its own choice.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], OnlineMapper],
+        drops: DropCounter,
+        on_frame: Callable[[], None] = lambda: None,
+        max_points: int = 20_000,
+        threads: int = 0,
+    ) -> None:
+        self.statistics = WorkerStatistics()
+        self.error: Exception | None = None  # what ended the worker
+        self._build = build
+        self._drops = drops
+        self._on_frame = on_frame
+        self._max_points = max_points
+        self._threads = threads
+        self._wake = threading.Condition()
+        self._frame: Frame | None = None
+        self._questions: list[_Question] = []
+        self._requests: deque[tuple[Callable[[OnlineMapper], Any], Future[Any]]] = deque()
+        self._running = False  # ingests and trains
+        self._stopping = False
+        self._loaded: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="lerf_worker", daemon=True)
+
+    # -- for the other threads -----------------------------------------------------------------------------------------
+
+    def start(self) -> Future[None]:
+        """Starts the thread. The future is done when the map is built, or holds what went wrong."""
+        self._thread.start()
+        return self._loaded
+
+    def resume(self) -> None:
+        """Frames are taken and the map is trained."""
+        with self._wake:
+            self._running = True
+            self._wake.notify()
+
+    def pause(self) -> None:
+        """Nothing is taken or trained; requests are still answered. A frame that waits is forgotten."""
+        with self._wake:
+            self._running = False
+            self._frame = None
+
+    def offer(self, frame: Frame) -> None:
+        """Leaves a frame in the mailbox."""
+        with self._wake:
+            if self._frame is not None:
+                self._drops.add(DropReason.OVERRUN, "a newer frame came before this one could be taken")
+            self._frame = frame
+            self._wake.notify()
+
+    def ask(self, text: str, options: QueryOptions) -> Future[Answer]:
+        """Where is this? The future holds the answer or `QueryError`."""
+        question = _Question(text, options, Future())
+        return self._enqueue(lambda: self._questions.append(question), question.future)
+
+    def request(self, function: Callable[[OnlineMapper], T]) -> Future[T]:
+        """Runs a function in the worker's thread; what it raises goes into the future and harms nobody else."""
+        future: Future[T] = Future()
+        return self._enqueue(lambda: self._requests.append((function, future)), future)
+
+    def stop(self, timeout: float) -> bool:
+        """Ends the thread after the present unit of work; waiting requests fail with `WorkerStopped`.
+
+        Returns:
+            Whether it has ended.
+        """
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _enqueue(self, append: Callable[[], None], future: Future[T]) -> Future[T]:
+        with self._wake:
+            if self._stopping or self.error is not None:
+                future.set_exception(self._stopped())
+            else:
+                append()
+                self._wake.notify()
+        return future
+
+    # -- in the worker's thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        try:
+            online = self._build()
+        except Exception as error:
+            self._end(error)
+            self._loaded.set_exception(error)
+            return
+        self._note(online)
+        self._loaded.set_result(None)
+        try:
+            while self._work(online):
+                pass
+        except Exception as error:
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _work(self, online: OnlineMapper) -> bool:
+        """One round: waits for something to do and does it. False: stop."""
+        with self._wake:
+            self._wake.wait_for(
+                lambda: (
+                    self._stopping
+                    or self._questions
+                    or self._requests
+                    or (self._running and (self._frame is not None or self.statistics.keyframes > 0))
+                )
+            )
+            if self._stopping:
+                return False
+            questions, self._questions = self._questions, []
+            requests, self._requests = self._requests, deque()
+            running = self._running
+            frame, self._frame = self._frame if running else None, None
+        for function, future in requests:
+            _resolve(future, functools.partial(function, online))
+        self._answer(online, questions)
+        if frame is not None:
+            self._take(online, frame)
+        elif running and self.statistics.keyframes > 0:
+            step = online.advance()
+            if step is not None:
+                self.statistics = replace(self.statistics, loss=float(step.loss))
+        self._note(online)
+        if frame is not None:
+            self._on_frame()
+        return True
+
+    def _take(self, online: OnlineMapper, frame: Frame) -> None:
+        try:
+            decision = online.ingest(frame)
+        except ValueError as error:
+            self._drops.add(DropReason.REJECTED, str(error))
+            return
+        self.statistics = replace(self.statistics, frames_taken=self.statistics.frames_taken + 1)
+        if decision.prequential is not None:
+            self.statistics = replace(
+                self.statistics,
+                prequential_psnr_db=float(decision.prequential.psnr_db),
+                prequential_depth_error=float(decision.prequential.depth_error),
+            )
+
+    def _answer(self, online: OnlineMapper, questions: list[_Question]) -> None:
+        """Questions with the same options share one pass over the surface."""
+        groups: dict[QueryOptions, list[_Question]] = {}
+        for question in questions:
+            groups.setdefault(question.options, []).append(question)
+        for options, group in groups.items():
+            try:
+                answers = self._find(online, [question.text for question in group], options)
+            except QueryError:  # one of them is at fault: the others need not suffer
+                for question in group:
+                    _resolve(question.future, functools.partial(self._find_one, online, question))
+            except Exception as error:
+                for question in group:
+                    question.future.set_exception(error)
+            else:
+                for question, answer in zip(group, answers, strict=True):
+                    question.future.set_result(answer)
+
+    def _find(self, online: OnlineMapper, texts: list[str], options: QueryOptions) -> list[Answer]:
+        return find_targets(online.mapper.surface(self._max_points), online.encoder, texts, options)
+
+    def _find_one(self, online: OnlineMapper, question: _Question) -> Answer:
+        return self._find(online, [question.text], question.options)[0]
+
+    def _note(self, online: OnlineMapper) -> None:
+        self.statistics = replace(
+            self.statistics,
+            steps=online.mapper.steps,
+            keyframes=online.mapper.keyframes,
+            pyramid_progress=online.pyramid_progress,
+        )
+
+    def _end(self, error: Exception | None) -> None:
+        with self._wake:
+            self.error = error
+            self._stopping = True
+            waiting = [question.future for question in self._questions] + [future for _, future in self._requests]
+        for future in waiting:
+            future.set_exception(self._stopped())
+
+    def _stopped(self) -> WorkerStopped:
+        return WorkerStopped(f"the mapper stopped: {self.error}" if self.error else "the mapper is stopping")
+
+
+def _resolve(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
