@@ -18,8 +18,8 @@ class Outcome:
 
     Attributes:
         present: whether the room has what was asked for.
-        correct: present: the best target lies inside a true box (grown by 5 cm or a quarter of its size, whichever is less);
-            absent: the answer was "not found".
+        correct: present: the best target lies inside a true box (grown by 5 cm or a quarter of its size, whichever is
+            less); absent: the answer was "not found".
         error: m, from the best target to the centre of the nearest true box; NaN without a target or a box.
     """
 

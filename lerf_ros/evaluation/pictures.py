@@ -62,7 +62,7 @@ def caption(image: Image, text: str) -> Image:
 def best_view(
     position: NDArray[np.float64], camera: Camera, poses: NDArray[np.float64], depth_z: NDArray[np.float32]
 ) -> int | None:
-    """The keyframe that shows a point best: unoccluded (its measured depth agrees within 10 cm), central, and not too far.
+    """The keyframe that shows a point best: central, not too far, and nothing measured more than 10 cm before it.
 
     Args:
         position: (3,) m, map frame.
@@ -100,7 +100,7 @@ class Mark:
 
 
 def top_down_map(points: NDArray[np.float64], colours: Image, marks: Sequence[Mark], path: Path) -> None:
-    """Writes a picture of coloured points (N, 3), (N, 3) uint8 from above with marks on it; x to the right, y up, metres."""
+    """Writes coloured points (N, 3) m, (N, 3) uint8 RGB as seen from above, with marks on them."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The demo: a camera node and the mapping node as separate processes, questions over the service, and pictures of the answers."""
+"""The demo: camera node and mapping node as separate processes, questions over the service, pictures of the answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ from lerf_ros.world.truth import TruthQuery
 
 REQUIRED_ACCURACY = 0.8
 DEFAULT_SEED = 2026
-QUERIES_OF_A_RECORDING = tuple(TruthQuery(text) for text in ("a chair", "a bottle", "a mug", "a table", "a book", "a bin"))
+QUERIES_OF_A_RECORDING = tuple(map(TruthQuery, ("a chair", "a bottle", "a mug", "a table", "a book", "a bin")))
+MINI_CLIP_IN_THE_WILD = (
+    "The built-in mini CLIP has only ever seen generated rooms: in a recording it may find little, or the wrong thing."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_pictures(online, outcomes, out, truth=room is not None)
     if room is None:
         say(f"rendering the {len(range(0, len(source), HELD_OUT_EVERY))} views that were kept back")
-        print("The built-in mini CLIP has only seen generated rooms; in a recording it may find little, or find it wrongly.")
+        print(MINI_CLIP_IN_THE_WILD)
         print(report_heldout(online, source, out))
         say(f"done; pictures are in {out}")
         return 0
@@ -82,8 +85,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     data = os.environ.get("DATA", "")
     seed = os.environ.get("LERF_SEED") or str(DEFAULT_SEED)
-    parser.add_argument("--source", default=data or f"room:{seed}", help="'room:SEED' or a folder (make: LERF_SEED, DATA)")
-    parser.add_argument("--seconds", type=float, default=170.0, help="of mapping at most, without a GPU or with")
+    parser.add_argument("--source", default=data or f"room:{seed}", help="'room:SEED' or the folder of a recording")
+    parser.add_argument("--seconds", type=float, default=170.0, help="of mapping, from the first keyframe on")
     parser.add_argument("--out", default="demo_out", help="folder for pictures, the map and logs; it is emptied first")
     return parser.parse_args(arguments)
 
@@ -101,7 +104,8 @@ def _map_and_ask(
 ) -> list[Answer]:
     """Maps and asks with both processes over real DDS; ends them again, whatever happens."""
     node_parameters = ["autostart:=true", f"map.path:={out / 'map'}"]
-    camera_parameters = [f"source:={options.source}", "pace:=consumed", "rate:=30.0", f"holdout:={holdout}", "once:=true"]
+    camera_parameters = [f"source:={options.source}", f"holdout:={holdout}"]
+    camera_parameters += ["pace:=consumed", "rate:=30.0", "once:=true"]
     topics = [f"~/{topic}:=/camera/{topic}" for topic in ("image", "camera_info", "depth", "pose")]
     with (
         LerfClient(timeout=90.0) as client,
@@ -145,8 +149,9 @@ def _progress(status: Status, share: float) -> str:
     if not status.keyframes:
         return status.message
     return (
-        f"{100 * min(share, 1):3.0f} %  frames {status.frames_received:3d}, keyframes {status.keyframes:3d}, crops encoded "
-        f"{100 * status.pyramid_progress:3.0f} %, steps {status.steps:5d} ({status.steps_per_second:.1f}/s)"
+        f"{100 * min(share, 1):3.0f} %  frames {status.frames_received:3d}, keyframes {status.keyframes:3d}, "
+        f"crops encoded {100 * status.pyramid_progress:3.0f} %, "
+        f"steps {status.steps:5d} ({status.steps_per_second:.1f}/s)"
     )
 
 

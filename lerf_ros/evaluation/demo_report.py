@@ -1,0 +1,132 @@
+"""What the demo shows at the end: a table of answers, a picture of each, and held-out views of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lerf_ros.evaluation.heldout import evaluate_views, held_out_frames
+from lerf_ros.evaluation.localization import Outcome
+from lerf_ros.evaluation.pictures import (
+    Mark,
+    best_view,
+    caption,
+    draw_target,
+    outcome_colour,
+    relevancy_overlay,
+    top_down_map,
+)
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.mapping.online import OnlineMapper
+from lerf_ros.query.relevancy import relevancy
+from lerf_ros.world.source import FrameSource
+
+RENDER_STRIDE = 4  # pixels; rendered pictures have a quarter of the camera's resolution
+MAP_STRIDE = 6  # pixels between the points of the map seen from above
+CEILING = 1.9  # m above the lowest point: what is higher hides the room from above
+
+
+def outcome_table(outcomes: Sequence[Outcome], truth: bool) -> str:
+    """One line a query; without truth the last two columns stay empty."""
+    lines = [
+        f"{'text':<26} {'found':<6} {'relevancy':>9}  {'position [m]':<22} {'to its centre':>13}  inside its box?",
+        "-" * 98,
+    ]
+    for outcome in outcomes:
+        answer = outcome.answer
+        position = "{:6.2f} {:6.2f} {:6.2f}".format(*answer.targets[0].position) if answer.found else "-"
+        error = f"{outcome.error:.2f} m" if np.isfinite(outcome.error) else "-"
+        verdict = _verdict(outcome) if truth else ""
+        found = "yes" if answer.found else "no"
+        numbers = f"{answer.best_relevancy:>9.2f}  {position:<22} {error:>13}"
+        lines.append(f"{answer.text:<26} {found:<6} {numbers}  {verdict}".rstrip())
+        if answer.unknown_words:
+            lines.append(f"  the encoder does not know: {', '.join(answer.unknown_words)}")
+    return "\n".join(lines)
+
+
+def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Path, truth: bool) -> None:
+    """Writes `query_NN_text.png` for each outcome (the camera view that shows its target best, with relevancy painted
+    over it and the target marked) and `map.png` (the room from above, every target named)."""
+    frames = online.mapper.store.snapshot()
+    marks = []
+    for number, outcome in enumerate(outcomes):
+        answer = outcome.answer
+        right = outcome.correct if truth else None
+        target = answer.targets[0] if answer.found else None
+        index = best_view(target.position, frames.camera, frames.poses, frames.depth_z) if target else None
+        index = len(frames.poses) // 2 if index is None else index
+        image = frames.images[index].copy()
+        scale = target.scale if target else None
+        image = relevancy_overlay(image, relevancy_view(online, answer.text, frames.camera, frames.poses[index], scale))
+        if target is not None:
+            draw_target(image, target, frames.camera, frames.poses[index], outcome_colour(right))
+            marks.append(Mark(answer.text, target.position, right))
+        text = f"'{answer.text}'  relevancy {answer.best_relevancy:.2f}  " + (
+            _verdict(outcome) if truth else "found" if answer.found else "not found"
+        )
+        name = f"query_{number:02d}_{answer.text.replace(' ', '_')}.png"
+        _write(folder / name, caption(image, text))
+    points, colours = _point_cloud(frames.images, frames.depth_z, frames.poses, frames.camera)
+    low = points[:, 2] < np.percentile(points[:, 2], 1) + CEILING
+    top_down_map(points[low], colours[low], marks, folder / "map.png")
+
+
+@torch.no_grad()
+def relevancy_view(
+    online: OnlineMapper, text: str, camera: Camera, T_world_camera: NDArray[np.float64], scale: float | None
+) -> NDArray[np.float32]:
+    """Relevancy (h, w) of a text in a rendered view, at one scale in m; None: the best of several, pixel by pixel."""
+    encoder, mapper = online.encoder, online.mapper
+    rendering = mapper.render(camera, T_world_camera, stride=RENDER_STRIDE, features=True)
+    assert rendering.features is not None
+    scales = torch.tensor([scale] if scale else np.geomspace(0.1, 1.0, 6), dtype=torch.float32, device=mapper.device)
+    phrases = encoder.calibration.canonical_phrases
+    embeds = encoder.encode_texts([text, *phrases])
+    cosines = mapper.language.similarity(rendering.features.flatten(0, 1), scales, embeds.to(mapper.device))
+    values = relevancy(cosines[..., :1], cosines[..., 1:], encoder.calibration.k)[..., 0].amax(dim=0)
+    return values.view(rendering.features.shape[:2]).float().cpu().numpy()
+
+
+def report_heldout(online: OnlineMapper, source: FrameSource, folder: Path) -> str:
+    """Renders the frames that were kept back, writes them beside the true ones, and says how well they agree."""
+    _, held_out = held_out_frames(source)
+    result = evaluate_views(
+        lambda frame: online.mapper.render(frame.camera, frame.T_world_camera, stride=RENDER_STRIDE),
+        held_out,
+        RENDER_STRIDE,
+        folder / "heldout",
+    )
+    return str(result)
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.present:
+        return "yes" if outcome.correct else "NO" if outcome.answer.found else "NOT FOUND"
+    return "rightly not found" if outcome.correct else "WRONG: it is not in the room"
+
+
+def _point_cloud(
+    images: NDArray[np.uint8], depth_z: NDArray[np.float32], poses: NDArray[np.float64], camera: Camera
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Measured pixels of all keyframes as points (N, 3) in the map frame with colours (N, 3)."""
+    v, u = np.mgrid[0 : camera.height : MAP_STRIDE, 0 : camera.width : MAP_STRIDE]
+    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], axis=-1)
+    points, colours = [], []
+    for image, depth, T_world_camera in zip(images, depth_z, poses, strict=True):
+        z = depth[::MAP_STRIDE, ::MAP_STRIDE].astype(np.float64)
+        known = np.isfinite(z)
+        x_camera = rays[known] * z[known][:, None]
+        points.append(x_camera @ T_world_camera[:3, :3].T + T_world_camera[:3, 3])
+        colours.append(image[::MAP_STRIDE, ::MAP_STRIDE][known])
+    return np.concatenate(points), np.concatenate(colours)
+
+
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"cannot write {path}")
