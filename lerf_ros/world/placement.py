@@ -1,0 +1,58 @@
+"""Where things stand: footprints that do not meet, on floors and surfaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """An upright box seen from above: centre (2,), half extents (2,), yaw rad, and the heights between which it stands."""
+
+    centre: np.ndarray
+    half: np.ndarray
+    yaw: float
+    low: float
+    high: float
+
+    def axes(self) -> np.ndarray:
+        """Its two axes as rows (2, 2)."""
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        return np.array([[c, s], [-s, c]])
+
+    def corners(self, grow: float = 0.0) -> np.ndarray:
+        signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        return self.centre + (signs * (self.half + grow)) @ self.axes()
+
+    def gap(self, other: Footprint) -> float:
+        """Separation (m) of the two boxes along their best separating axis; negative when they overlap."""
+        vertical = max(self.low - other.high, other.low - self.high)
+        best = vertical
+        for axis in np.concatenate([self.axes(), other.axes()]):
+            a, b = self.corners() @ axis, other.corners() @ axis
+            best = max(best, a.min() - b.max(), b.min() - a.max())
+        return best
+
+    def inside(self, low: np.ndarray, high: np.ndarray) -> bool:
+        corners = self.corners()
+        return bool((corners >= low).all() and (corners <= high).all())
+
+
+def best_spot(rng: np.random.Generator, propose, obstacles: list[Footprint], gap: float, tries: int = 40) -> Footprint | None:
+    """The proposal that keeps farthest (up to 4 x `gap`) from all obstacles; None when none keeps `gap`.
+
+    `propose(rng)` returns a `Footprint` or None.
+    """
+    best, best_gap = None, gap
+    for _ in range(tries):
+        spot = propose(rng)
+        if spot is None:
+            continue
+        clearance = min((spot.gap(other) for other in obstacles), default=np.inf)
+        if clearance >= best_gap:
+            best, best_gap = spot, min(clearance, 4 * gap) + 1e-9
+            if clearance >= 4 * gap:
+                break
+    return best

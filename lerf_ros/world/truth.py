@@ -1,0 +1,75 @@
+"""What is true about a room: boxes of objects and their parts, and queries with their right answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+GROWTH_LIMIT = 0.05  # m
+
+
+@dataclass(frozen=True)
+class Box:
+    """An oriented box: `T_world_box` (4, 4) with the box's centre as origin, `size` (3,) its full extents in metres."""
+
+    T_world_box: np.ndarray
+    size: np.ndarray
+
+    def __post_init__(self) -> None:
+        pose, size = np.asarray(self.T_world_box, dtype=np.float64), np.asarray(self.size, dtype=np.float64)
+        if pose.shape != (4, 4) or not np.isfinite(pose).all():
+            raise ValueError(f"T_world_box must be a finite (4, 4) matrix, got shape {pose.shape}")
+        if size.shape != (3,) or not (size >= 0).all():
+            raise ValueError(f"size must be three extents of at least 0 m, got {size}")
+        object.__setattr__(self, "T_world_box", pose)
+        object.__setattr__(self, "size", size)
+
+    @property
+    def centre(self) -> np.ndarray:
+        return self.T_world_box[:3, 3]
+
+    def contains(self, x_world: np.ndarray, grow: float | np.ndarray = 0.0) -> np.ndarray:
+        """Whether points (.., 3) lie in the box grown by `grow` metres on every side (or per axis (3,)) -> (..) bool."""
+        x_box = (np.asarray(x_world, dtype=np.float64) - self.centre) @ self.T_world_box[:3, :3]
+        return (np.abs(x_box) <= self.size / 2 + grow).all(axis=-1)
+
+    def grown(self) -> Box:
+        """The box an answer has to lie in: every side moved out by 5 cm or a quarter of its extent, whichever is less."""
+        return Box(self.T_world_box, self.size + 2 * np.minimum(GROWTH_LIMIT, self.size / 4))
+
+    def corners(self) -> np.ndarray:
+        """The eight corners in the world -> (8, 3)."""
+        signs = np.stack(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5], indexing="ij"), axis=-1).reshape(8, 3)
+        return (signs * self.size) @ self.T_world_box[:3, :3].T + self.centre
+
+    @classmethod
+    def around(cls, points: np.ndarray, T_world_local: np.ndarray) -> Box:
+        """The tight box around local points (N, 3), with the axes of the local frame."""
+        low, high = points.min(axis=0), points.max(axis=0)
+        pose = np.array(T_world_local, dtype=np.float64)
+        pose[:3, 3] += pose[:3, :3] @ ((low + high) / 2)
+        return cls(pose, high - low)
+
+
+@dataclass(frozen=True)
+class TruthObject:
+    """One thing in the room. `role` is "object", "furniture" or "structure" (walls, floor, door, rug, ...)."""
+
+    instance_id: int
+    kind: str
+    colour: str
+    caption: str
+    box: Box
+    role: str = "object"
+    parts: dict[str, Box] = field(default_factory=dict)
+    supported_by: int | None = None
+
+
+@dataclass(frozen=True)
+class TruthQuery:
+    """A text and the boxes of everything it names: any of them is a right answer; none means absent from the room."""
+
+    text: str
+    instance_ids: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
