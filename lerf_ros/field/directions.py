@@ -13,7 +13,7 @@ SH4_COMPONENTS = 16
 def spherical_harmonics_4(directions: Tensor) -> Tensor:
     """The real spherical harmonics of degrees 0 to 3 ("SH-4": four bands), orthonormal on the sphere.
 
-    Signs carry the Condon-Shortley phase, ``(-1)^m``, as in instant-NGP and Nerfacto; order l ascending, m from -l to l.
+    Signs carry the Condon-Shortley phase, ``(-1)^m``, as in instant-NGP and Nerfacto; l ascending, m from -l to l.
 
     Args:
         directions: unit vectors, (N, 3).

@@ -61,7 +61,9 @@ class RadianceField(nn.Module):
         self.colour_from_geometry = nn.Linear(geometry_features, hidden, bias=False)
         self.colour_from_direction = nn.Linear(SH4_COMPONENTS, hidden)
         self.colour_network = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
-        self.density_network[-1].bias.data[0] = math.log(initial_density)
+        output_layer = self.density_network[-1]
+        assert isinstance(output_layer, nn.Linear)
+        output_layer.bias.data[0] = math.log(initial_density)
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -9,8 +9,8 @@ from lerf_ros.render.rays import Rays
 from lerf_ros.render.sampling import importance_edges, midpoints
 from lerf_ros.render.volume import weights_from_sigmas
 
-# No bin may hide what is behind it: a cell is coarser than a surface, which may lie at its far side. A bin keeps at most
-# 1 - exp(-0.5) = 39 % of the light that reaches it.
+# No bin may hide what is behind it: a cell is coarser than a surface, which may lie at its far side. A bin keeps at
+# most 1 - exp(-0.5) = 39 % of the light that reaches it.
 _MAX_OPTICAL_DEPTH = 0.5
 
 
@@ -87,7 +87,7 @@ class DensityGrid(nn.Module):
 
 
 def _widened(weights: Tensor) -> Tensor:
-    """Blurred maximum with the neighbouring bins (mip-NeRF 2021, eq. 18): a surface at a bin's edge is seen from both."""
+    """Blurred maximum with the neighbouring bins (mip-NeRF 2021, eq. 18), for surfaces at the edge of a bin."""
     padded = torch.nn.functional.pad(weights, (1, 1))
     pairs = torch.maximum(padded[:, :-1], padded[:, 1:])
     return (pairs[:, :-1] + pairs[:, 1:]) * 0.5

@@ -57,14 +57,16 @@ def stratified_edges(t_edges: Tensor, rays: int, jitter: bool = True) -> Tensor:
 
 
 @torch.no_grad()
-def importance_edges(t_edges: Tensor, weights: Tensor, samples: int, jitter: bool = True, floor: float = 0.01) -> Tensor:
+def importance_edges(
+    t_edges: Tensor, weights: Tensor, samples: int, jitter: bool = True, floor: float = 0.01
+) -> Tensor:
     """Inverse-CDF sampling (NeRF, sec. 5.2) of a piecewise constant density: equal shares of weight per new interval.
 
     Args:
         t_edges: bin edges, m, (R, B + 1).
         weights: non-negative, (R, B); rays without any weight are sampled evenly over the bins.
         samples: S, new intervals per ray.
-        floor: share of the weight spread evenly over the bins, so that no bin is never looked at.
+        floor: extra weight spread evenly over the bins, as a share of the ray's own, so that every bin is looked at.
 
     Returns:
         (R, S + 1) m, from the first to the last bin edge.
@@ -73,7 +75,7 @@ def importance_edges(t_edges: Tensor, weights: Tensor, samples: int, jitter: boo
     weights = weights + (floor * weights.sum(dim=-1, keepdim=True) + 1e-5) / bins
     cdf = torch.nn.functional.pad(weights.cumsum(dim=-1), (1, 0))
     cdf = cdf / cdf[:, -1:]
-    u = _unit_edges(rays, samples, jitter, weights.device)
+    u = _unit_edges(rays, samples, jitter, weights.device).contiguous()
     upper = torch.searchsorted(cdf, u, right=True).clamp(1, bins)
     cdf_lower, cdf_upper = cdf.gather(1, upper - 1), cdf.gather(1, upper)
     fraction = ((u - cdf_lower) / (cdf_upper - cdf_lower)).clamp(0.0, 1.0)

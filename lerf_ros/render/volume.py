@@ -1,7 +1,7 @@
 """Volume rendering along rays, one function per symbol (Max 1995; NeRF, Mildenhall et al. 2020, eq. 3).
 
-Shapes: R rays, S samples (intervals) along each. Interval i spans ``t_edges[:, i] .. t_edges[:, i + 1]`` and has constant
-density. All shapes are fixed: nothing is dropped, empty intervals weigh nothing.
+Shapes: R rays, S samples (intervals) along each. Interval i spans ``t_edges[:, i] .. t_edges[:, i + 1]`` and has
+constant density. All shapes are fixed: nothing is dropped, empty intervals weigh nothing.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def depth_spread(weights: Tensor, t_edges: Tensor) -> Tensor:
     midpoints = (t_edges[:, 1:] + t_edges[:, :-1]) * 0.5
     deltas = t_edges[:, 1:] - t_edges[:, :-1]
     mean = expected_depth(weights, t_edges)[:, None]
-    variance = (weights * ((midpoints - mean) ** 2 + deltas**2 / 12.0)).sum(dim=-1) / opacity(weights).clamp_min(_EPSILON)
+    variance = (weights * ((midpoints - mean) ** 2 + deltas**2 / 12.0)).sum(dim=-1) / opacity(weights).clamp_min(
+        _EPSILON
+    )
     return variance.sqrt()
 
 
