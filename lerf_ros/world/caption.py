@@ -136,7 +136,7 @@ def phrases(content: CropContent, room: Room) -> list[Phrase]:
     else:
         texts += _thing_phrases(subject)
         texts += _context_phrases(content, room)
-    role = content.seen[0].thing.role
+    role = next(s.thing.role for s in content.seen if s.thing.kind == subject.kind and s.thing.colour == subject.colour)
     canonical = ("things", "object") if content.several else ("object", "things") if role == "object" else ("stuff", "texture")
     return texts + [Phrase(text, (), True) for text in canonical]
 

@@ -8,13 +8,18 @@ import numpy as np
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.frame import Frame
+from lerf_ros.world import queries
 from lerf_ros.world.kinds.catalogue import TRAINING_SEEDS
-from lerf_ros.world.layout import Layout
+from lerf_ros.world.language import noun_phrase
+from lerf_ros.world.layout import Layout, Placed
 from lerf_ros.world.render import Scene, View
 from lerf_ros.world.sensor import expose, measure_depth
-from lerf_ros.world.truth import Box, TruthObject
+from lerf_ros.world.trajectory import hand_held
+from lerf_ros.world.truth import Box, TruthObject, TruthQuery
+from lerf_ros.world.viewpoints import random_viewpoint
 
 HORIZONTAL_FOV_DEG = 62.0
+WELL_VISIBLE = 0.00125  # of the picture: 384 of 640 x 480 pixels, about 20 x 20
 
 
 class Room:
@@ -62,15 +67,65 @@ class Room:
         """The truth from any pose (4, 4): clean image, depth, instance and part masks."""
         return self.scene.view(camera, T_world_camera)
 
+    def truth_view(self, i: int) -> View:
+        """The truth at frame i of the walk."""
+        return self.view(self.camera, self.trajectory[self._index(i)])
 
-def _truth(instance: int, placed) -> TruthObject:
+    def random_viewpoint(self, rng: np.random.Generator) -> np.ndarray:
+        """T_world_camera (4, 4) of a random free place that looks at something; see `viewpoints.random_viewpoint`."""
+        return random_viewpoint(self.scene, self.size, self.things, rng)
+
+    # -- the walk ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def trajectory(self) -> np.ndarray:
+        """T_world_camera of all frames (frames, 4, 4)."""
+        return hand_held(self.scene, self.size, self.things, self._frames, np.random.default_rng([self.seed, 1]))
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, i: int) -> Frame:
+        i = self._index(i)
+        view, rng = self.truth_view(i), np.random.default_rng([self.seed, 2, i])
+        image, depth_z = expose(view.image, rng), measure_depth(view, rng)
+        return Frame(round(i * 1e9 / self.rate_hz), image, depth_z, self.camera, self.trajectory[i])
+
+    def _index(self, i: int) -> int:
+        if not -self._frames <= i < self._frames:
+            raise IndexError(f"{self.name} has {self._frames} frames, there is no frame {i}")
+        return i % self._frames
+
+    # -- questions --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sightings(self) -> dict[int, int]:
+        """In how many frames of the walk each thing is well visible: at least `WELL_VISIBLE` of the picture."""
+        small = self.camera.scaled(160 / self.camera.width)
+        counts = np.zeros(max(self.things) + 1, dtype=int)
+        for pose in self.trajectory:
+            pixels = np.bincount(self.scene.masks(small, pose)[1].ravel() + 1, minlength=len(counts) + 1)[1:]
+            counts += pixels >= WELL_VISIBLE * small.width * small.height
+        return {i: int(counts[i]) for i in self.things}
+
+    def present_queries(self, n: int = 10) -> list[TruthQuery]:
+        """Up to n questions for things of different kinds that at least 3 frames show well."""
+        askable = [t.instance_id for t in (*self.objects, *self.furniture) if self.sightings[t.instance_id] >= 3]
+        return queries.present(self.things, askable, n, np.random.default_rng([self.seed, 3]))
+
+    def absent_queries(self, n: int = 5) -> list[TruthQuery]:
+        """n questions for kinds that are not in the room, nor anything like them."""
+        return queries.absent(self.things, n, np.random.default_rng([self.seed, 4]))
+
+
+def _truth(instance: int, placed: Placed) -> TruthObject:
     shape, pose = placed.shape, placed.T_world_shape
     parts = {part: Box.around(shape.vertices(part), pose) for part in shape.parts()}
     return TruthObject(
         instance_id=instance,
         kind=placed.kind,
         colour=placed.colour,
-        caption=f"a {placed.colour} {placed.kind}",
+        caption=noun_phrase(placed.kind, placed.colour),
         box=Box.around(shape.vertices(), pose),
         role=placed.role,
         parts=parts,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from lerf_ros.geometry.camera import Camera
+from lerf_ros.world.freespace import clearance, is_free, sees
 from lerf_ros.world.poses import look_at
-from lerf_ros.world.room import Room
+from lerf_ros.world.render import Scene
+from lerf_ros.world.truth import TruthObject
 
-_PROBE = Camera(8.0, 8.0, 4.5, 3.5, 10, 8)  # a few rays, to see whether something stands right before the lens
 CLEARANCE = 0.25  # m, nothing is nearer to the camera along a probe ray
 
 
-def random_viewpoint(room: Room, rng: np.random.Generator, near: float = 0.5, far: float = 3.0) -> np.ndarray:
+def random_viewpoint(
+    scene: Scene, size: np.ndarray, things: dict[int, TruthObject], rng: np.random.Generator, near: float = 0.5, far: float = 3.0
+) -> np.ndarray:
     """T_world_camera (4, 4): 0.5 to 3 m from an object (mostly), a piece of furniture or anything, at the height of people and tables.
 
     What is looked at may lie anywhere in the middle of the picture and is not hidden.
@@ -21,46 +23,30 @@ def random_viewpoint(room: Room, rng: np.random.Generator, near: float = 0.5, fa
         RuntimeError: no free place was found (does not happen in generated rooms).
     """
     for _ in range(400):
-        target, instance = _target(room, rng)
+        target, instance = _target(size, things, rng)
         distance = np.exp(rng.uniform(np.log(near), np.log(far)))
         azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(3, 55))
         direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
         eye = target + distance * direction
-        if not 0.4 <= eye[2] <= 2.0 or not is_free(room, eye):
+        if not 0.4 <= eye[2] <= 2.0 or not is_free(eye, size, things):
             continue
-        if instance is not None and not sees(room, eye, target, instance):
+        if instance is not None and not sees(scene, eye, target, instance):
             continue
         aim = target + rng.uniform(-0.22, 0.22, 3) * distance
         pose = look_at(eye, aim, roll=rng.normal(0, 0.05))
-        if clearance(room, pose) > CLEARANCE:
+        if clearance(scene, pose) > CLEARANCE:
             return pose
-    raise RuntimeError(f"no free viewpoint found in {room.name}")
+    raise RuntimeError("no free viewpoint found in this room")
 
 
-def _target(room: Room, rng: np.random.Generator) -> tuple[np.ndarray, int | None]:
+def _target(
+    size: np.ndarray, things: dict[int, TruthObject], rng: np.random.Generator
+) -> tuple[np.ndarray, int | None]:
     choice = rng.random()
-    things = room.objects if choice < 0.72 else room.furniture if choice < 0.86 else []
-    if not things:
-        return rng.uniform(-0.45, 0.45, 3) * room.size + [0, 0, room.size[2] * 0.45], None
-    thing = things[int(rng.integers(len(things)))]
+    role = "object" if choice < 0.72 else "furniture" if choice < 0.86 else None
+    options = [thing for thing in things.values() if thing.role == role]
+    if not options:
+        return rng.uniform(-0.45, 0.45, 3) * size + [0, 0, size[2] * 0.45], None
+    thing = options[int(rng.integers(len(options)))]
     boxes = [thing.box, thing.box, *thing.parts.values()]  # parts get their share of the views
     return boxes[int(rng.integers(len(boxes)))].centre, thing.instance_id
-
-
-def is_free(room: Room, x_world: np.ndarray, margin: float = 0.12) -> bool:
-    """Whether a point (3,) lies in the room, away from walls and from the boxes of all things."""
-    half = room.size[:2] / 2 - 2 * margin
-    if (np.abs(x_world[:2]) > half).any() or not margin < x_world[2] < room.size[2] - margin:
-        return False
-    return not any(t.box.contains(x_world, margin) for t in room.things.values() if t.role != "structure")
-
-
-def sees(room: Room, eye: np.ndarray, target: np.ndarray, instance: int) -> bool:
-    """Whether the straight line from the eye to the target first meets that instance."""
-    hits = room.scene.cast(eye, (target - eye)[None])
-    return bool(hits["primID"][0] >= 0 and room.scene.instance[hits["primID"][0]] == instance)
-
-
-def clearance(room: Room, T_world_camera: np.ndarray) -> float:
-    """The smallest depth_z (m) before a camera."""
-    return float(np.nanmin(room.scene.masks(_PROBE, T_world_camera)[0]))

@@ -302,7 +302,7 @@ KINDS = (
     Kind("radio", radio, ("red", "brown", "wooden", "black", "blue", "white", "yellow", "green", "pink", "grey")),
     Kind("globe", globe, ("blue", "white", "yellow", "brown"), turned_deg=180),
     Kind("box", box, (*PAINTED, "wooden"), ("table", "shelf", "floor"), ("gift box", "gift")),
-    Kind("crate", crate, ("wooden", "red", "blue", "green", "black", "white"), ("floor",), ("wooden crate",)),
+    Kind("crate", crate, ("wooden", "red", "blue", "green", "black", "white"), ("floor",)),
     Kind("plant", plant, ("green",), ("table", "shelf", "floor"), ("potted plant", "houseplant"), "leaves", turned_deg=180),
     Kind("cactus", cactus, ("green",), synonyms=("potted cactus",)),
     Kind("shoe", shoe, PAINTED, ("floor", "shelf", "table"), ("sneaker",), "cloth", turned_deg=80),

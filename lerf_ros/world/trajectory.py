@@ -1,0 +1,121 @@
+"""A hand-held walk through a room that sees everything worth asking for from several sides."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+from scipy.spatial.transform import Rotation, RotationSpline
+
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.world.freespace import clearance, is_free
+from lerf_ros.world.poses import look_at
+from lerf_ros.world.render import Scene
+from lerf_ros.world.truth import TruthObject
+
+_LOOK = Camera(44.0, 44.0, 39.5, 29.5, 80, 60)  # a small picture to see what a stop shows; a bit narrower than the real camera
+EYE_HEIGHT = (1.25, 1.7)  # m
+DISTANCE = (0.8, 1.7)  # m from what a stop looks at
+STOPS_PER_THING = 2
+TURN_COST = 0.5  # m/rad: what turning costs against walking, when the stops are put in order
+
+
+def hand_held(
+    scene: Scene, size: np.ndarray, things: dict[int, TruthObject], frames: int, rng: np.random.Generator
+) -> np.ndarray:
+    """T_world_camera of every frame (frames, 4, 4): stops from which all objects are seen, joined by a smooth walk.
+
+    Positions are C1 (monotone cubic, so that the walk never swings out between its stops), orientations C2, plus the
+    tremor of a hand (about 4 mm and 0.3 degrees).
+    """
+    stops, sees = _candidate_stops(scene, size, things, rng)
+    tour = _tour(stops[_cover(sees)], things)
+    legs = np.array([_distance(a, b) for a, b in zip(tour[:-1], tour[1:], strict=True)])
+    times = np.concatenate([[0], np.cumsum(legs + 0.25 * legs.mean())])  # a moment at every stop
+    at = np.linspace(0, times[-1], frames)
+    positions = PchipInterpolator(times, tour[:, :3, 3])(at)
+    rotations = RotationSpline(times, Rotation.from_matrix(tour[:, :3, :3]))(at)
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, :3, 3] = positions + _tremor(rng, frames, 0.004)
+    poses[:, :3, :3] = (rotations * Rotation.from_rotvec(_tremor(rng, frames, np.radians(0.3)))).as_matrix()
+    return poses
+
+
+def _candidate_stops(scene, size, things, rng, per_thing: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (C, 4, 4) that look at objects and how many pixels each shows of every object (C, O)."""
+    objects = [t for t in things.values() if t.role == "object"]
+    poses = []
+    for thing in objects:
+        found = 0
+        for _ in range(60):
+            distance, azimuth = rng.uniform(*DISTANCE), rng.uniform(0, 2 * np.pi)
+            height = rng.uniform(*EYE_HEIGHT)
+            flat = np.sqrt(max(distance**2 - (height - thing.box.centre[2]) ** 2, 0.45**2))
+            eye = np.array([*(thing.box.centre[:2] + flat * np.array([np.cos(azimuth), np.sin(azimuth)])), height])
+            if not is_free(eye, size, things, margin=0.2):
+                continue
+            pose = look_at(eye, thing.box.centre + rng.normal(0, 0.08, 3))
+            if clearance(scene, pose) > 0.3:
+                poses.append(pose)
+                found += 1
+                if found == per_thing:
+                    break
+    if not poses:
+        raise RuntimeError("nothing in this room can be looked at")
+    shown = np.stack([np.bincount(scene.masks(_LOOK, p)[1].ravel() + 1, minlength=max(things) + 2)[1:] for p in poses])
+    return np.stack(poses), shown[:, [t.instance_id for t in objects]]
+
+
+def _cover(shown: np.ndarray) -> np.ndarray:
+    """Greedy choice of stops (indices) until each object is seen well from `STOPS_PER_THING` of them, if any can."""
+    well = (shown >= np.maximum(0.4 * shown.max(axis=0), 6)).astype(int)
+    wanted = np.minimum(STOPS_PER_THING, well.sum(axis=0))
+    chosen: list[int] = []
+    while (wanted > 0).any() or len(chosen) < 4:
+        gain = (well * np.minimum(wanted, 1)).sum(axis=1) + 1e-4 * np.minimum(shown, 60).sum(axis=1) / 60
+        gain[chosen] = -1
+        best = int(np.argmax(gain))
+        chosen.append(best)
+        wanted = np.maximum(wanted - well[best], 0)
+        if len(chosen) == len(shown):
+            break
+    return np.array(chosen)
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Effort (m) from one stop to the next: way plus turning."""
+    angle = np.arccos(np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1, 1))
+    return float(np.linalg.norm(a[:3, 3] - b[:3, 3]) + TURN_COST * angle + 1e-3)
+
+
+def _tour(stops: np.ndarray, things: dict[int, TruthObject]) -> np.ndarray:
+    """The stops in an order with little effort: nearest neighbour, then 2-opt; ways through tall things cost extra."""
+    tall = [t.box for t in things.values() if t.role != "structure" and t.box.corners()[:, 2].max() > EYE_HEIGHT[0] - 0.15]
+    n = len(stops)
+    cost = np.array([[_distance(a, b) for b in stops] for a in stops])
+    for i in range(n):
+        for j in range(i):
+            line = np.linspace(stops[i][:3, 3], stops[j][:3, 3], 12)
+            if any(box.contains(line, 0.2).any() for box in tall):
+                cost[i, j] = cost[j, i] = cost[i, j] + 20
+    order = [0]
+    while len(order) < n:
+        left = [k for k in range(n) if k not in order]
+        order.append(min(left, key=lambda k: cost[order[-1], k]))
+    improved = True
+    while improved:
+        improved = False
+        for i in range(n - 1):
+            for j in range(i + 1, n):
+                before = (cost[order[i - 1], order[i]] if i else 0) + (cost[order[j], order[j + 1]] if j + 1 < n else 0)
+                after = (cost[order[i - 1], order[j]] if i else 0) + (cost[order[i], order[j + 1]] if j + 1 < n else 0)
+                if after < before - 1e-9:
+                    order[i : j + 1] = order[i : j + 1][::-1]
+                    improved = True
+    return stops[order]
+
+
+def _tremor(rng: np.random.Generator, frames: int, sigma: float) -> np.ndarray:
+    """Smooth noise (frames, 3) of a few swings per 10 frames."""
+    t = np.arange(frames)[:, None, None]
+    rate, phase = rng.uniform(0.3, 1.6, (1, 4, 3)), rng.uniform(0, 2 * np.pi, (1, 4, 3))
+    return sigma / np.sqrt(2) * np.sin(rate * t + phase).sum(axis=1)
