@@ -47,6 +47,7 @@ class AssemblyOptions:
         depth: "auto" (used when it comes), "required", or "off".
         queue: messages kept of each input.
         map_frame: frame in which poses must be given.
+        child_frame: frame that the poses move; empty: the camera's.
         rectified: images are rectified, CameraInfo.p is their camera.
         mount: how the camera sits on the frame that the pose moves.
     """
@@ -57,6 +58,7 @@ class AssemblyOptions:
     depth: str = "auto"
     queue: int = 30
     map_frame: str = "map"
+    child_frame: str = ""
     rectified: bool = False
     mount: CameraMount = field(default_factory=CameraMount)
 
@@ -231,6 +233,7 @@ class FrameAssembler:
             raise _Drop(DropReason.BAD_CAMERA_INFO, str(camera))
         if isinstance(pose, ConversionError):
             raise _Drop(DropReason.BAD_POSE, str(pose))
+        self._check_mount(waiting.message.header.frame_id)
         try:
             image = rgb_from_image(waiting.message)
         except ConversionError as error:
@@ -295,6 +298,16 @@ class FrameAssembler:
                 "or publish poses in the map frame"
             )
         return matrix_from_pose(message.pose)
+
+    def _check_mount(self, camera_frame: str) -> None:
+        """A pose of the robot's base, taken for the camera's, would give a plausible but wrong map."""
+        child_frame = self.options.child_frame
+        if child_frame and camera_frame != child_frame and self.options.mount.is_identity:
+            detail = (
+                f"poses move '{child_frame}', images come from '{camera_frame}': set pose.xyz, pose.quaternion and "
+                f"pose.axes to the camera's place in '{child_frame}'"
+            )
+            raise _Drop(DropReason.BAD_POSE, detail)
 
     def _begin_again(self, stamp_ns: int) -> None:
         for _ in self._images:

@@ -158,6 +158,11 @@ class CameraMount:
     def __post_init__(self) -> None:
         to_optical(self.T_child_camera, self.axes)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the pose is already that of the camera's frame."""
+        return bool(np.allclose(self.T_child_camera, np.eye(4)))
+
     def T_world_camera(self, T_world_child: ArrayLike) -> Pose:
         """(4, 4) camera with optical axes in the world."""
         return to_optical(np.asarray(T_world_child, dtype=np.float64) @ self.T_child_camera, self.axes)

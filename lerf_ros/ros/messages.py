@@ -1,9 +1,10 @@
-"""Answers -> messages. The only place that fills lerf_ros, PoseArray and MarkerArray messages."""
+"""Answers <-> messages. The only place that fills lerf_ros, PoseArray and MarkerArray messages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from geometry_msgs.msg import Point, PoseArray, PoseStamped, Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -53,6 +54,24 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> 
     else:
         response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
     return response
+
+
+def answer_from_response(text: str, response: Query.Response) -> Answer:
+    """The answer to `text` that a response of ~/query carries: the inverse of `fill_response`."""
+    targets = tuple(_target_from_message(message) for message in response.targets)
+    return Answer(text, targets, float(response.best_relevancy), tuple(response.unknown_words))
+
+
+def _target_from_message(message: TargetMessage) -> Target:
+    p, q, size = message.pose.pose.position, message.pose.pose.orientation, message.size
+    return Target(
+        position=np.array([p.x, p.y, p.z]),
+        quaternion_xyzw=np.array([q.x, q.y, q.z, q.w]),
+        size=np.array([size.x, size.y, size.z]),
+        relevancy=float(message.relevancy),
+        scale=float(message.scale),
+        support=int(message.support),
+    )
 
 
 def pose_array(answer: Answer, stamped: Header) -> PoseArray:

@@ -89,8 +89,7 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "pose.child_frame",
         "",
-        "frame that ~/pose moves; empty: the camera itself. Any other needs pose.xyz and pose.quaternion, which place "
-        "the camera in it",
+        "frame that ~/pose moves; empty: the camera's own. Another one needs pose.xyz and pose.quaternion",
     ),
     Parameter(
         "pose.axes", "optical", "axes of the camera frame: optical (z forward) or body (x forward)", choices=AXES
@@ -105,7 +104,7 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("qos.camera_info", "sensor_data", "as qos.image", choices=QOS),
     Parameter("qos.depth", "sensor_data", "as qos.image", choices=QOS),
     Parameter("qos.pose", "sensor_data", "as qos.image", choices=QOS),
-    Parameter("qos.depth_of_queue", 10, "messages that DDS keeps for each input", 1, 1000),
+    Parameter("qos.queue", 10, "messages that DDS keeps for each input", 1, 1000),
     Parameter("keyframe.capacity", 0, "keyframes kept at most; 0: the preset's", 0, 100_000),
     Parameter("keyframe.translation", 0.0, "m from the nearest keyframe to a new one; 0: the preset's", 0.0, 100.0),
     Parameter("keyframe.rotation", 0.0, "rad from the nearest keyframe to a new one; 0: the preset's", 0.0, math.pi),
@@ -163,6 +162,7 @@ def assembly_options(parameters: Parameters) -> AssemblyOptions:
         depth=parameters["depth.use"],
         queue=parameters["sync.queue"],
         map_frame=parameters["map.frame"],
+        child_frame=parameters["pose.child_frame"],
         rectified=parameters["image.rectified"],
         mount=mount,
     )
@@ -213,7 +213,7 @@ def qos_profile(parameters: Parameters, name: str) -> QoSProfile:
     reliable = parameters[f"qos.{name}"] == "reliable"
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=parameters["qos.depth_of_queue"],
+        depth=parameters["qos.queue"],
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.VOLATILE,
     )

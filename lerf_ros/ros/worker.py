@@ -8,14 +8,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from lerf_ros.mapping.frame import Frame
-from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.query.targets import Answer, QueryError, QueryOptions, find_targets
 from lerf_ros.ros.drops import DropCounter, DropReason
+
+if TYPE_CHECKING:  # the worker only calls it
+    from lerf_ros.mapping.online import OnlineMapper
 
 T = TypeVar("T")
 

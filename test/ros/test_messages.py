@@ -1,0 +1,98 @@
+"""Answers as messages and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from lerf_ros.srv import Query
+from scipy.spatial.transform import Rotation
+from visualization_msgs.msg import Marker
+
+from lerf_ros.query.targets import Answer, Target
+from lerf_ros.ros import messages as m
+from lerf_ros.ros.conversions import header
+from lerf_ros.ros.drops import DropCounter, DropReason
+from lerf_ros.ros.status import memory_mb, status_message
+from lerf_ros.ros.worker import WorkerStatistics
+
+pytestmark = pytest.mark.ros
+STAMPED = header(5_000_000_001, "map")
+TARGETS = tuple(
+    Target(
+        position=np.array([1.0, 2.0, 0.5 * i]),
+        quaternion_xyzw=Rotation.random(random_state=i).as_quat(),
+        size=np.array([0.1, 0.2, 0.0]),
+        relevancy=0.9 - 0.1 * i,
+        scale=0.25,
+        support=12,
+    )
+    for i in range(3)
+)
+FOUND = Answer("a red mug", TARGETS, 0.9)
+
+
+def test_answer_survives_the_response():
+    response = m.fill_response(Query.Response(), FOUND, STAMPED)
+    assert response.success and response.found and response.message
+    assert response.targets[0].pose.header == STAMPED and response.targets[0].text == "a red mug"
+    back = m.answer_from_response("a red mug", response)
+    assert back.text == FOUND.text and back.best_relevancy == pytest.approx(0.9)
+    for target, expected in zip(back.targets, TARGETS, strict=True):
+        np.testing.assert_array_equal(target.position, expected.position)
+        np.testing.assert_allclose(target.quaternion_xyzw, expected.quaternion_xyzw)
+        np.testing.assert_array_equal(target.size, expected.size)
+        assert target.relevancy == pytest.approx(expected.relevancy)
+        assert (target.scale, target.support) == (0.25, 12)
+
+
+def test_not_found_is_a_successful_answer():
+    response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.41), STAMPED)
+    assert response.success and not response.found and "0.41" in response.message
+
+
+def test_unknown_words_are_named():
+    response = m.fill_response(Query.Response(), Answer("a zorble", (), 0.0, ("zorble",)), STAMPED)
+    assert not response.success and response.unknown_words == ["zorble"] and "'zorble'" in response.message
+
+
+def test_pose_array_is_best_first():
+    poses = m.pose_array(FOUND, STAMPED)
+    assert poses.header == STAMPED
+    assert [pose.position.z for pose in poses.poses] == [0.0, 0.5, 1.0]
+    assert m.pose_array(Answer("a zebra", (), 0.4), STAMPED).poses == []
+
+
+def test_markers_replace_those_before_and_point_along_the_approach():
+    markers = m.marker_array(FOUND, STAMPED).markers
+    assert markers[0].action == Marker.DELETEALL
+    assert len({(marker.ns, marker.id) for marker in markers[1:]}) == 9
+    assert all(marker.header == STAMPED for marker in markers)
+    boxes = [marker for marker in markers if marker.type == Marker.CUBE]
+    assert all(min(box.scale.x, box.scale.y, box.scale.z) > 0 for box in boxes)
+    (tail, tip) = next(marker.points for marker in markers if marker.type == Marker.ARROW)
+    np.testing.assert_allclose([tip.x, tip.y, tip.z], TARGETS[0].position)
+    outward = Rotation.from_quat(TARGETS[0].quaternion_xyzw).as_matrix()[:, 0]
+    step = np.array([tail.x - tip.x, tail.y - tip.y, tail.z - tip.z])
+    np.testing.assert_allclose(step / np.linalg.norm(step), outward)
+    labels = [marker.text for marker in markers if marker.type == Marker.TEXT_VIEW_FACING]
+    assert labels[0] == "a red mug 0.90"
+
+
+def test_status():
+    drops = DropCounter()
+    drops.add(DropReason.NO_POSE, "nothing on ~/pose")
+    drops.add(DropReason.OVERRUN)
+    drops.add(DropReason.OVERRUN)
+    statistics = WorkerStatistics(frames_taken=3, steps=40, loss=0.5, keyframes=2, keyframe_capacity=8)
+    words = {"state": "active", "message": "mapping", "device": "cpu", "last_query": "a mug"}
+    status = status_message(STAMPED, statistics=statistics, drops=drops, steps_per_second=2.0, **words)
+    assert (status.frames_received, status.steps, status.keyframes, status.keyframe_capacity) == (3, 40, 2, 8)
+    assert list(zip(status.drop_reasons, status.drop_counts, strict=True)) == [
+        ("no_pose: nothing on ~/pose", 1),
+        ("overrun", 2),
+    ]
+    assert np.isnan(status.prequential_psnr_db) and status.state == "active"
+    assert 1.0 < memory_mb(on_gpu=False) < 1e6

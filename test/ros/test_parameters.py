@@ -1,0 +1,140 @@
+"""The table of parameters, the YAML file and the node agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from rclpy.parameter import Parameter as RosParameter  # noqa: E402
+
+from lerf_ros.mapping.config import PRESETS  # noqa: E402
+from lerf_ros.ros import parameters as p  # noqa: E402
+from lerf_ros.ros.camera_node import CAMERA_PARAMETERS  # noqa: E402
+
+pytestmark = pytest.mark.ros
+YAML = Path(__file__).parents[2] / "config" / "lerf.yaml"
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    values = {}
+    for name, value in tree.items():
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return values
+
+
+def test_yaml_holds_every_parameter_with_its_default_and_description():
+    values = flat(yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"])
+    assert values == {parameter.name: parameter.default for parameter in p.LERF_PARAMETERS}
+    assert {name: type(value) for name, value in values.items()} == {
+        parameter.name: type(parameter.default) for parameter in p.LERF_PARAMETERS
+    }
+    lines = [line.strip() for line in YAML.read_text().splitlines()]
+    for parameter in p.LERF_PARAMETERS:
+        comment = next(line for line in lines if line.startswith(f"# {parameter.description}"))
+        assert (
+            lines[lines.index(comment) + 1].startswith(f"{parameter.name.rpartition('.')[2]}:")
+            or lines.count(comment) > 1
+        )
+
+
+@pytest.fixture
+def make_node():
+    """Nodes with overridden parameters, in a context of their own."""
+    context = rclpy.Context()
+    context.init()
+    nodes = []
+
+    def make(table=p.LERF_PARAMETERS, **overrides):
+        values = [RosParameter(name.replace("__", "."), value=value) for name, value in overrides.items()]
+        nodes.append(rclpy.create_node("test", context=context, parameter_overrides=values, enable_rosout=False))
+        return nodes[-1], p.Parameters(nodes[-1], table)
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.try_shutdown()
+
+
+@pytest.mark.parametrize("table", [p.LERF_PARAMETERS, CAMERA_PARAMETERS], ids=["lerf", "camera"])
+def test_node_declares_the_table(make_node, table):
+    node, settings = make_node(table)
+    for parameter in table:
+        assert settings[parameter.name] == parameter.default
+        described = node.describe_parameter(parameter.name)
+        assert described.description == parameter.description
+        assert described.type == node.get_parameter(parameter.name).type_.value
+        assert not described.read_only
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("status__rate", 1000.0), ("keyframe__capacity", -1), ("sync__slop", "much"), ("device", 3)]
+)
+def test_values_out_of_range_or_of_another_type_are_refused_by_name(make_node, name, value):
+    with pytest.raises(p.ParameterError, match=name.replace("__", r"\.")):
+        make_node(**{name: value})
+
+
+def test_unknown_choice_lists_those_allowed(make_node):
+    _, settings = make_node(depth__use="maybe")
+    with pytest.raises(p.ParameterError, match=r"depth\.use is 'maybe'; it can be auto, required, off"):
+        p.assembly_options(settings)
+
+
+def test_assembly_options(make_node):
+    _, settings = make_node(pose__axes="body", pose__xyz=[0.1, 0.2, 0.3], sync__wait=2.0, map__frame="odom")
+    options = p.assembly_options(settings)
+    assert options.wait == 2.0 and options.map_frame == "odom"
+    assert options.mount.T_child_camera[:3, 3].tolist() == [0.1, 0.2, 0.3] and options.mount.axes == "body"
+    _, settings = make_node(pose__quaternion=[0.0, 0.0, 0.0, 2.0])
+    with pytest.raises(p.ParameterError, match="unit quaternion"):
+        p.assembly_options(settings)
+
+
+def test_mapper_config_is_the_preset_changed_where_asked(make_node):
+    _, settings = make_node()
+    assert p.mapper_config(settings, "cpu") == PRESETS["cpu"]
+    _, settings = make_node(
+        scene__radius=3.0,
+        scene__center=[1.0, 2.0, 0.5],
+        keyframe__capacity=7,
+        training__rays=99,
+        map__overrides=["sampling.samples = 12", "scene.far=4.5"],
+    )
+    config = p.mapper_config(settings, "cpu")
+    assert (config.scene.radius, config.scene.center, config.scene.far) == (3.0, (1.0, 2.0, 0.5), 4.5)
+    assert (config.keyframe.capacity, config.sampling.rays, config.sampling.samples) == (7, 99, 12)
+    assert config.keyframe.translation == PRESETS["cpu"].keyframe.translation
+
+
+@pytest.mark.parametrize("override", ["sampling.samples", "no.such=1", "sampling.samples=many"])
+def test_unusable_overrides_are_refused(make_node, override):
+    _, settings = make_node(map__overrides=[override])
+    with pytest.raises(p.ParameterError, match=r"map\.overrides"):
+        p.mapper_config(settings, "cpu")
+
+
+def test_query_options_take_the_request_before_the_parameters(make_node):
+    _, settings = make_node(query__max_targets=4, query__min_relevancy=0.7)
+    asked = p.query_options(settings, 2, 0.6, ["thing"])
+    assert (asked.max_targets, asked.min_relevancy, asked.canonical_phrases) == (2, pytest.approx(0.6), ("thing",))
+    default = p.query_options(settings, 0, -1.0, [])
+    assert (default.max_targets, default.min_relevancy, default.canonical_phrases) == (4, 0.7, None)
+    _, settings = make_node()
+    assert p.query_options(settings, 0, -1.0, []).min_relevancy is None
+
+
+def test_a_gpu_that_is_not_there(make_node, monkeypatch):
+    monkeypatch.setattr(p.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(p.torch.cuda, "is_available", lambda: False)
+    _, settings = make_node(device="cuda")
+    with pytest.raises(p.ParameterError, match="sees 0 GPUs"):
+        p.torch_device(settings)
+    _, settings = make_node(device="toaster")
+    with pytest.raises(p.ParameterError, match="'toaster'"):
+        p.torch_device(settings)
+    _, settings = make_node()
+    assert p.torch_device(settings).type == "cpu" and p.preset_name(settings, p.torch_device(settings)) == "cpu"

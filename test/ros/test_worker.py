@@ -1,0 +1,177 @@
+"""The worker with a map that only takes notes: no ROS, no training."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from lerf_ros.query.targets import Answer, QueryError, QueryOptions
+from lerf_ros.ros import worker as w
+from lerf_ros.ros.drops import DropCounter, DropReason
+
+TIMEOUT = 10.0
+
+
+class FakeMap:
+    """Counts what the worker does; `gate` holds up the unit of work in progress."""
+
+    encoder = None
+    pyramid_progress = 0.5
+
+    def __init__(self):
+        self.mapper = SimpleNamespace(steps=0, keyframes=0, keyframe_capacity=9, surface=lambda max_points: max_points)
+        self.frames = []
+        self.threads = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.in_step = threading.Event()
+        self.failure = None
+
+    def ingest(self, frame):
+        self.threads.add(threading.current_thread())
+        if frame == "of another size":
+            raise ValueError("the image has another size")
+        self.frames.append(frame)
+        self.mapper.keyframes += 1
+        return SimpleNamespace(prequential=None)
+
+    def advance(self):
+        self.threads.add(threading.current_thread())
+        self.in_step.set()
+        self.gate.wait(TIMEOUT)
+        if self.failure is not None:
+            raise self.failure
+        self.mapper.steps += 1
+        return SimpleNamespace(loss=0.25)
+
+
+@pytest.fixture
+def rig(monkeypatch):
+    """A started worker; `asked` holds the texts of every pass over the surface."""
+    fake, drops, asked, taken = FakeMap(), DropCounter(), [], threading.Semaphore(0)
+
+    def find_targets(surface, encoder, texts, options):
+        asked.append(list(texts))
+        if "" in texts:
+            raise QueryError("the text is empty")
+        return [Answer(text, (), 0.1) for text in texts]
+
+    monkeypatch.setattr(w, "find_targets", find_targets)
+    worker = w.MapWorker(lambda: fake, drops, on_frame=taken.release, max_points=7)
+    worker.start().result(TIMEOUT)
+    yield SimpleNamespace(worker=worker, fake=fake, drops=drops, asked=asked, taken=taken)
+    fake.gate.set()
+    assert worker.stop(TIMEOUT)
+
+
+def hold_in_step(rig):
+    """Brings the worker into a training step and keeps it there."""
+    rig.fake.gate.clear()
+    rig.worker.resume()
+    rig.worker.offer("first")
+    assert rig.fake.in_step.wait(TIMEOUT)
+
+
+def test_frames_are_taken_and_trained_on_in_one_thread_of_its_own(rig):
+    rig.worker.resume()
+    rig.worker.offer("a")
+    assert rig.taken.acquire(timeout=TIMEOUT)
+    assert rig.worker.statistics.frames_taken == 1 and rig.worker.statistics.keyframes == 1
+    assert rig.fake.in_step.wait(TIMEOUT)
+    rig.worker.request(lambda online: online.threads.add(threading.current_thread())).result(TIMEOUT)
+    assert len(rig.fake.threads) == 1 and threading.current_thread() not in rig.fake.threads
+
+
+def test_newest_frame_wins_and_the_others_are_counted(rig):
+    hold_in_step(rig)
+    for frame in ("b", "c", "d"):
+        rig.worker.offer(frame)
+    assert rig.taken.acquire(timeout=TIMEOUT)  # the first
+    rig.fake.gate.set()
+    assert rig.taken.acquire(timeout=TIMEOUT)
+    assert rig.fake.frames == ["first", "d"]
+    assert rig.drops.count(DropReason.OVERRUN) == 2
+
+
+def test_questions_that_wait_together_are_answered_together(rig):
+    hold_in_step(rig)
+    few, many = QueryOptions(max_targets=1), QueryOptions(max_targets=9)
+    futures = [rig.worker.ask(text, few) for text in ("mug", "chair")] + [rig.worker.ask("bear", many)]
+    rig.fake.gate.set()
+    assert [future.result(TIMEOUT).text for future in futures] == ["mug", "chair", "bear"]
+    assert rig.asked == [["mug", "chair"], ["bear"]]
+
+
+def test_a_bad_question_does_not_spoil_its_neighbours(rig):
+    hold_in_step(rig)
+    good, bad = rig.worker.ask("mug", QueryOptions()), rig.worker.ask("", QueryOptions())
+    rig.fake.gate.set()
+    assert good.result(TIMEOUT).text == "mug"
+    with pytest.raises(QueryError, match="empty"):
+        bad.result(TIMEOUT)
+    assert rig.worker.error is None
+
+
+def test_a_failing_request_goes_to_who_asked(rig):
+    with pytest.raises(ZeroDivisionError):
+        rig.worker.request(lambda online: 1 / 0).result(TIMEOUT)
+    assert rig.worker.request(lambda online: "alive").result(TIMEOUT) == "alive"
+
+
+def test_requests_are_answered_while_paused_and_nothing_is_trained(rig):
+    rig.worker.resume()
+    rig.worker.offer("a")
+    assert rig.fake.in_step.wait(TIMEOUT)
+    rig.worker.pause()
+    steps = rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT)
+    rig.worker.offer("b")
+    assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == steps
+    assert rig.fake.frames == ["a"]
+
+
+def test_a_refused_frame_is_counted_and_reported_as_consumed(rig):
+    rig.worker.resume()
+    rig.worker.offer("of another size")
+    assert rig.taken.acquire(timeout=TIMEOUT)
+    assert rig.drops.snapshot() == [("rejected: the image has another size", 1)]
+    assert rig.worker.statistics.frames_taken == 0 and rig.worker.error is None
+
+
+def test_a_failing_step_ends_the_worker_and_is_kept(rig):
+    hold_in_step(rig)
+    waiting = rig.worker.ask("mug", QueryOptions())
+    rig.fake.failure = RuntimeError("out of memory")
+    rig.fake.gate.set()
+    with pytest.raises(w.WorkerStopped, match="out of memory"):
+        waiting.result(TIMEOUT)
+    assert isinstance(rig.worker.error, RuntimeError)
+    with pytest.raises(w.WorkerStopped, match="out of memory"):
+        rig.worker.ask("chair", QueryOptions()).result(TIMEOUT)
+
+
+def test_stop_fails_what_still_waits(rig):
+    hold_in_step(rig)
+    waiting = rig.worker.request(lambda online: None)
+    stopper = threading.Thread(target=rig.worker.stop, args=(TIMEOUT,))
+    stopper.start()
+    while not rig.worker._stopping:
+        pass
+    rig.fake.gate.set()
+    stopper.join(TIMEOUT)
+    with pytest.raises(w.WorkerStopped):
+        waiting.result(TIMEOUT)
+    with pytest.raises(w.WorkerStopped):
+        rig.worker.ask("mug", QueryOptions()).result(TIMEOUT)
+
+
+def test_what_goes_wrong_while_building_is_reported():
+    def build():
+        raise FileNotFoundError("no weights")
+
+    worker = w.MapWorker(build, DropCounter())
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        worker.start().result(TIMEOUT)
+    assert isinstance(worker.error, FileNotFoundError)
+    assert worker.stop(TIMEOUT)
