@@ -14,7 +14,7 @@ from lerf_ros.world.poses import standing
 from lerf_ros.world.shapes import Shape
 
 OBJECT_GAP = 0.07  # m, between things on one surface
-ON_SURFACE = {"table": 5, "round table": 3, "desk": 4, "bookcase": 2, "cabinet": 4, "sofa": 2, "armchair": 1, "bed": 2, "stool": 1}
+ON_SURFACE = {"table": 5, "round table": 3, "desk": 4, "bookcase": 3, "cabinet": 5, "sofa": 2, "armchair": 1, "bed": 2, "stool": 1}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Layout:
         self._decorate_walls()
         for index, surface, pose, count in surfaces:
             self._fill(index, surface, pose, count)
-        self._fill_floor(int(rng.integers(4, 7)))
+        self._fill_floor(int(rng.integers(5, 8)))
 
     # -- the room ---------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Layout:
         """Adds a shape so that the middle of its footprint is at the spot; returns its pose."""
         vertices = shape.vertices()
         middle = (vertices.min(axis=0) + vertices.max(axis=0))[:2] / 2
-        xy = spot.centre - middle @ spot.axes()
+        xy = spot.centre - middle @ spot.axes
         pose = standing(xy[0], xy[1], spot.low, spot.yaw)
         self.placed.append(Placed(kind, colour, role, shape, pose, support))
         self.footprints.append(spot)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Footprint:
     """An upright box seen from above: centre (2,), half extents (2,), yaw rad, and the heights between which it stands."""
 
@@ -17,27 +19,30 @@ class Footprint:
     low: float
     high: float
 
+    @cached_property
     def axes(self) -> np.ndarray:
         """Its two axes as rows (2, 2)."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         return np.array([[c, s], [-s, c]])
 
-    def corners(self, grow: float = 0.0) -> np.ndarray:
+    @cached_property
+    def corners(self) -> np.ndarray:
         signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-        return self.centre + (signs * (self.half + grow)) @ self.axes()
+        return self.centre + (signs * self.half) @ self.axes
 
     def gap(self, other: Footprint) -> float:
         """Separation (m) of the two boxes along their best separating axis; negative when they overlap."""
-        vertical = max(self.low - other.high, other.low - self.high)
-        best = vertical
-        for axis in np.concatenate([self.axes(), other.axes()]):
-            a, b = self.corners() @ axis, other.corners() @ axis
+        apart = math.dist(self.centre, other.centre) - math.hypot(*self.half) - math.hypot(*other.half)
+        best = max(apart, self.low - other.high, other.low - self.high)
+        if best > 0:
+            return best
+        for axis in (*self.axes, *other.axes):
+            a, b = self.corners @ axis, other.corners @ axis
             best = max(best, a.min() - b.max(), b.min() - a.max())
         return best
 
     def inside(self, low: np.ndarray, high: np.ndarray) -> bool:
-        corners = self.corners()
-        return bool((corners >= low).all() and (corners <= high).all())
+        return bool((self.corners >= low).all() and (self.corners <= high).all())
 
 
 def best_spot(rng: np.random.Generator, propose, obstacles: list[Footprint], gap: float, tries: int = 40) -> Footprint | None:

@@ -195,15 +195,16 @@ def trophy(main: Material, rng: np.random.Generator) -> Shape:
     return shape
 
 
-def blocks(main: Material, rng: np.random.Generator) -> Shape:
+def dice(main: Material, rng: np.random.Generator) -> Shape:
     shape, dots = Shape(), WHITE if sum(main.rgb) < 2.2 else BLACK
     shape.add(pillow((0.12, 0.12, 0.12), 14), main, at=(0, 0, 0.06))
     for face, spots in (((1, 0), [(-1, -1), (1, 1), (-1, 1), (1, -1), (0, 0)]), ((0, 1), [(-1, -1), (0, 0), (1, 1)]), ((0, -1), [(-1, 1), (1, -1)])):
         for u, v in spots:
             at = (0.0585 * face[0] - 0.03 * u * face[1], 0.0585 * face[1] + 0.03 * u * face[0], 0.06 + 0.03 * v)
-            shape.add(ellipsoid((0.012, 0.012, 0.012), 10), dots, "dots", at)
+            flat = (0.003, 0.013, 0.013) if face[0] else (0.013, 0.003, 0.013)
+            shape.add(ellipsoid(flat, 12), dots, "dots", at)
     for u, v in ((-1, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (1, 1)):
-        shape.add(ellipsoid((0.012, 0.012, 0.012), 10), dots, "dots", (0.03 * u, 0.03 * v, 0.1185))
+        shape.add(ellipsoid((0.013, 0.013, 0.003), 12), dots, "dots", (0.03 * u, 0.03 * v, 0.1185))
     return shape
 
 
@@ -222,5 +223,5 @@ KINDS = (
     Kind("drum", drum, PAINTED, ("table", "floor"), turned_deg=180),
     Kind("guitar", guitar, ("wooden", "red", "black", "blue", "white", "yellow", "orange", "brown"), ("floor",)),
     Kind("trophy", trophy, ("yellow", "metal", "red", "blue"), synonyms=("trophy cup",)),
-    Kind("dice", blocks, PAINTED, synonyms=("die",), turned_deg=60),
+    Kind("dice", dice, PAINTED, synonyms=("die",), turned_deg=60),
 )
