@@ -15,7 +15,8 @@ from lerf_ros.world.truth import TruthObject
 _LOOK = Camera(44.0, 44.0, 39.5, 29.5, 80, 60)  # a small picture to see what a stop shows; a bit narrower than the real camera
 EYE_HEIGHT = (1.25, 1.7)  # m
 DISTANCE = (0.8, 1.7)  # m from what a stop looks at
-STOPS_PER_THING = 2
+STOPS_PER_THING = 1  # other stops show it too
+FEWEST_STOPS = 8
 TURN_COST = 0.5  # m/rad: what turning costs against walking, when the stops are put in order
 
 
@@ -28,9 +29,9 @@ def hand_held(
     tremor of a hand (about 4 mm and 0.3 degrees).
     """
     stops, sees = _candidate_stops(scene, size, things, rng)
-    tour = _tour(stops[_cover(sees)], things)
-    legs = np.array([_distance(a, b) for a, b in zip(tour[:-1], tour[1:], strict=True)])
-    times = np.concatenate([[0], np.cumsum(legs + 0.25 * legs.mean())])  # a moment at every stop
+    tour = _tour(stops[_cover(sees, _efforts(stops))], things)
+    legs = np.diagonal(_efforts(tour), offset=1)
+    times = np.concatenate([[0], np.cumsum(legs + 0.35 * legs.mean())])  # a moment at every stop
     at = np.linspace(0, times[-1], frames)
     positions = PchipInterpolator(times, tour[:, :3, 3])(at)
     rotations = RotationSpline(times, Rotation.from_matrix(tour[:, :3, :3]))(at)
@@ -65,13 +66,18 @@ def _candidate_stops(scene, size, things, rng, per_thing: int = 7) -> tuple[np.n
     return np.stack(poses), shown[:, [t.instance_id for t in objects]]
 
 
-def _cover(shown: np.ndarray) -> np.ndarray:
-    """Greedy choice of stops (indices) until each object is seen well from `STOPS_PER_THING` of them, if any can."""
+def _cover(shown: np.ndarray, efforts: np.ndarray) -> np.ndarray:
+    """Greedy choice of stops (indices) until each object is seen well from `STOPS_PER_THING` of them, if any can.
+
+    shown (C, O): pixels of every object; efforts (C, C): between stops, so that stops near the chosen ones are preferred.
+    """
     well = (shown >= np.maximum(0.4 * shown.max(axis=0), 6)).astype(int)
     wanted = np.minimum(STOPS_PER_THING, well.sum(axis=0))
     chosen: list[int] = []
-    while (wanted > 0).any() or len(chosen) < 4:
-        gain = (well * np.minimum(wanted, 1)).sum(axis=1) + 1e-4 * np.minimum(shown, 60).sum(axis=1) / 60
+    while (wanted > 0).any() or len(chosen) < FEWEST_STOPS:
+        gain = (well * np.minimum(wanted, 1)).sum(axis=1).astype(float)
+        if chosen:
+            gain /= 1 + efforts[:, chosen].min(axis=1)
         gain[chosen] = -1
         best = int(np.argmax(gain))
         chosen.append(best)
@@ -81,17 +87,18 @@ def _cover(shown: np.ndarray) -> np.ndarray:
     return np.array(chosen)
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Effort (m) from one stop to the next: way plus turning."""
-    angle = np.arccos(np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1, 1))
-    return float(np.linalg.norm(a[:3, 3] - b[:3, 3]) + TURN_COST * angle + 1e-3)
+def _efforts(stops: np.ndarray) -> np.ndarray:
+    """Effort (m) from every stop to every other (C, C): way plus turning."""
+    way = np.linalg.norm(stops[:, None, :3, 3] - stops[None, :, :3, 3], axis=-1)
+    cosine = (np.einsum("aij,bij->ab", stops[:, :3, :3], stops[:, :3, :3]) - 1) / 2
+    return way + TURN_COST * np.arccos(np.clip(cosine, -1, 1)) + 1e-3
 
 
 def _tour(stops: np.ndarray, things: dict[int, TruthObject]) -> np.ndarray:
     """The stops in an order with little effort: nearest neighbour, then 2-opt; ways through tall things cost extra."""
     tall = [t.box for t in things.values() if t.role != "structure" and t.box.corners()[:, 2].max() > EYE_HEIGHT[0] - 0.15]
     n = len(stops)
-    cost = np.array([[_distance(a, b) for b in stops] for a in stops])
+    cost = _efforts(stops)
     for i in range(n):
         for j in range(i):
             line = np.linspace(stops[i][:3, 3], stops[j][:3, 3], 12)
