@@ -1,4 +1,4 @@
-"""The ROS-free part as an ordinary Python package: `pip install -e .`. With ROS 2, colcon and CMakeLists.txt install everything."""
+"""The ROS-free part as an ordinary Python package: `pip install -e .`. With ROS 2, colcon installs everything."""
 
 from pathlib import Path
 from xml.etree import ElementTree

@@ -92,7 +92,7 @@ def lifecycle(node: LifecycleNode) -> list[RegisterEventHandler]:
                 target_lifecycle_node=node,
                 start_state="configuring",
                 goal_state="unconfigured",
-                entities=[LogInfo(msg="lerf could not be configured; its log says why. Then: ros2 lifecycle set /lerf configure")],
+                entities=[LogInfo(msg="lerf could not be configured: see its log above")],
             )
         ),
     ]

@@ -17,7 +17,7 @@ ROS_MODULES = re.compile(
 
 
 def folder_order(architecture: str) -> dict[str, int]:
-    """Folder -> its place in the line `a -> b, c -> d` of docs/architecture.md; folders of one place do not know each other."""
+    """Folder -> place in the line `a -> b, c -> d` of docs/architecture.md; folders of one place are strangers."""
     line = re.search(r"^\s*\w+(, \w+)*( -> \w+(, \w+)*)+\s*$", architecture, re.MULTILINE)
     assert line, "docs/architecture.md has no line 'geometry -> ...'"
     places = line.group().strip().split(" -> ")
@@ -54,7 +54,7 @@ def violations(root: Path, order: dict[str, int]) -> list[str]:
             if folder != "ros" and re.match(rf"({ROS_MODULES.pattern})(\.|$)", name):
                 found.append(f"{path}:{line}: {name} belongs to ROS, and only ros/ knows ROS")
             elif first == PACKAGE and target in order and target != folder and order[target] >= order.get(folder, -1):
-                found.append(f"{path}:{line}: {folder or PACKAGE} must not import {target}, which does not come before it")
+                found.append(f"{path}:{line}: {folder or PACKAGE} must not import {target}: it does not come before")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is installed: interfaces, resource index, scripts, data; and that the descriptions of the package agree with each other."""
+"""What is installed: interfaces, resource index, scripts, data; and that the descriptions of the package agree."""
 
 import ast
 import os
@@ -74,7 +74,7 @@ def test_shared_folder_is_installed(prefix, folder):
 
 @pytest.mark.ros
 def test_data_files_are_installed(prefix):
-    site = next(prefix.glob("lib/python3*/site-packages"), None) or next(prefix.glob("local/lib/python3*/dist-packages"))
+    site = next(path.parent.parent for path in prefix.glob("**/lerf_ros/__init__.py"))  # .../site- or dist-packages
     assert not [name for name in DATA_FILES if not (site / name).exists()]
 
 
@@ -89,8 +89,8 @@ def test_wheel_carries_code_and_data_but_no_interfaces(tmp_path):
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
-    subprocess.run([*pip, str(source)], check=True)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(source)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "lerf_ros").rglob("*.py")}
@@ -105,8 +105,9 @@ def test_versions_agree(manifest):
     version = manifest.findtext("version")
     newest = re.search(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest and newest.group(1) == version
-    printed = subprocess.run([sys.executable, "setup.py", "--version"], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert printed.stdout.split()[-1] == version
+    question = [sys.executable, "setup.py", "--version"]
+    printed = subprocess.run(question, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert printed.split()[-1] == version
 
 
 def test_package_init_files_are_empty():

