@@ -20,6 +20,7 @@ from lerf_ros.evaluation.demo_report import outcome_table, report_heldout, write
 from lerf_ros.evaluation.heldout import HELD_OUT_EVERY
 from lerf_ros.evaluation.localization import Score, judge
 from lerf_ros.features.encoder import load_encoder
+from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.msg import Status
 from lerf_ros.query.targets import Answer
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{outcome_table(outcomes, truth=room is not None)}\n")
 
     say("drawing pictures from the saved map")
-    online = OnlineMapper.from_file(out / "map", load_encoder())
+    online = OnlineMapper(PRESETS["cpu"], load_encoder(), "cpu")  # the map brings its own settings
+    online.load(out / "map")
     write_pictures(online, outcomes, out, truth=room is not None)
     if room is None:
         say(f"rendering the {len(range(0, len(source), HELD_OUT_EVERY))} views that were kept back")

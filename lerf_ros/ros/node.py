@@ -49,6 +49,8 @@ T = TypeVar("T")
 
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
 
+_OUTSIDE_SHARE = 0.2  # of what is measured; more than that beyond the mapped volume is worth a word
+
 
 class LerfNode(LifecycleNodeMixin, Node):
     """Maps a posed camera stream and says where things are.
@@ -329,7 +331,7 @@ class LerfNode(LifecycleNodeMixin, Node):
             status_message(
                 self._now(),
                 state="error" if failed else self._state,
-                message=self._refusal() or self._waits_for() or "mapping",
+                message=self._refusal() or self._waits_for() or self._progress(),
                 device=self._device,
                 statistics=self._worker.statistics if self._worker is not None else None,
                 drops=self._drops,
@@ -344,6 +346,14 @@ class LerfNode(LifecycleNodeMixin, Node):
             return ""
         dropped = self._drops.snapshot()
         return self._inputs.lacking() or (f"every frame is dropped; {dropped[-1][0]}" if dropped else "no frame yet")
+
+    def _progress(self) -> str:
+        if self._inputs is None:
+            return "answering; training.enabled is false"
+        outside = self._worker.statistics.outside_share
+        if outside > _OUTSIDE_SHARE:
+            return f"mapping, but {outside:.0%} of what is measured lies outside the mapped volume: raise scene.radius"
+        return "mapping"
 
     # -- small things --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,8 +20,11 @@ from lerf_ros.ros.drops import DropCounter, DropReason
 
 if TYPE_CHECKING:  # the worker only calls it
     from lerf_ros.mapping.online import OnlineMapper
+    from lerf_ros.mapping.training import StepStats
 
 T = TypeVar("T")
+
+_LOSS_PERIOD = 0.5  # s
 
 
 class WorkerStopped(RuntimeError):
@@ -36,6 +41,7 @@ class WorkerStatistics:
     keyframes: int = 0
     keyframe_capacity: int = 0
     pyramid_progress: float = 0.0
+    outside_share: float = 0.0  # of what was measured, beyond the mapped volume
     prequential_psnr_db: float = float("nan")
     prequential_depth_error: float = float("nan")
 
@@ -83,6 +89,7 @@ class MapWorker:
         self._requests: deque[tuple[Callable[[OnlineMapper], Any], Future[Any]]] = deque()
         self._running = False  # ingests and trains
         self._stopping = False
+        self._loss_due = -math.inf
         self._loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="lerf_worker", daemon=True)
 
@@ -189,13 +196,17 @@ class MapWorker:
         if frame is not None:
             self._take(online, frame)
         elif running and self.statistics.keyframes > 0:
-            step = online.advance()
-            if step is not None:
-                self.statistics = replace(self.statistics, loss=float(step.loss))
+            self._read_loss(online.advance())
         self._note(online)
         if frame is not None:
             self._on_frame()
         return True
+
+    def _read_loss(self, step: StepStats | None) -> None:
+        """Now and then: reading a number waits for the GPU."""
+        if step is not None and time.monotonic() >= self._loss_due:
+            self._loss_due = time.monotonic() + _LOSS_PERIOD
+            self.statistics = replace(self.statistics, loss=float(step.loss))
 
     def _take(self, online: OnlineMapper, frame: Frame) -> None:
         try:
@@ -207,7 +218,7 @@ class MapWorker:
         if decision.prequential is not None:
             self.statistics = replace(
                 self.statistics,
-                prequential_psnr_db=float(decision.prequential.psnr_db),
+                prequential_psnr_db=float(decision.prequential.psnr),
                 prequential_depth_error=float(decision.prequential.depth_error),
             )
 
@@ -240,6 +251,8 @@ class MapWorker:
             self.statistics,
             steps=online.mapper.steps,
             keyframes=online.mapper.keyframes,
+            keyframe_capacity=online.mapper.config.keyframe.capacity,
+            outside_share=online.mapper.outside_share,
             pyramid_progress=online.pyramid_progress,
         )
 

@@ -72,7 +72,7 @@ def test_markers_replace_those_before_and_point_along_the_approach():
     assert all(marker.header == STAMPED for marker in markers)
     boxes = [marker for marker in markers if marker.type == Marker.CUBE]
     assert all(min(box.scale.x, box.scale.y, box.scale.z) > 0 for box in boxes)
-    (tail, tip) = next(marker.points for marker in markers if marker.type == Marker.ARROW)
+    tail, tip = next(marker.points for marker in markers if marker.ns == "approach")
     np.testing.assert_allclose([tip.x, tip.y, tip.z], TARGETS[0].position)
     outward = Rotation.from_quat(TARGETS[0].quaternion_xyzw).as_matrix()[:, 0]
     step = np.array([tail.x - tip.x, tail.y - tip.y, tail.z - tip.z])

@@ -21,7 +21,10 @@ class FakeMap:
     pyramid_progress = 0.5
 
     def __init__(self):
-        self.mapper = SimpleNamespace(steps=0, keyframes=0, keyframe_capacity=9, surface=lambda max_points: max_points)
+        config = SimpleNamespace(keyframe=SimpleNamespace(capacity=9))
+        self.mapper = SimpleNamespace(
+            steps=0, keyframes=0, config=config, outside_share=0.0, surface=lambda points: points
+        )
         self.frames = []
         self.threads = set()
         self.gate = threading.Event()

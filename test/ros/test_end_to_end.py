@@ -1,0 +1,328 @@
+"""Real nodes in processes of their own over real DDS: a recording is mapped, questions are answered, and whatever can
+be wrong with the input gets a clear answer and harms nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+
+from lerf_ros.geometry.camera import Camera  # noqa: E402
+from lerf_ros.ros import conversions as c  # noqa: E402
+from lerf_ros.ros.client import ClientError, LerfClient  # noqa: E402
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TOPICS = ("image", "camera_info", "depth", "pose")
+TIMEOUT = 90.0  # s, for a loaded machine
+CAMERA = Camera(150.0, 150.0, 79.5, 59.5, 160, 120)
+DEPTH = np.full((120, 160), 2.0, np.float32)
+FRAMES = 12
+TINY = (
+    "keyframe.capacity:=8",
+    "training.rays:=64",
+    "training.threads:=1",
+    "status.rate:=10.0",
+    "map.overrides:=['radiance.grid.log2_table=12','language.coarse_grid.log2_table=10',"
+    "'language.fine_grid.log2_table=10','sampling.proposal_resolution=16','sampling.render_samples=16']",
+)
+
+
+def free_domain() -> int:
+    """A domain in which nobody listens on this machine: its first discovery port is free."""
+    for domain in random.SystemRandom().sample(range(1, 101), 100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * domain))
+            except OSError:
+                continue
+        return domain
+    raise RuntimeError("no free ROS domain")
+
+
+class Processes:
+    """Starts executables of this package in one ROS domain and ends each of them by its id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[subprocess.Popen] = []
+
+    def start(self, executable: str, *parameters: str, remap: bool = False) -> subprocess.Popen:
+        arguments = [sys.executable, str(SCRIPTS / executable), "--ros-args"]
+        for parameter in parameters:
+            arguments += ["-p", parameter]
+        for topic in TOPICS if remap else ():
+            arguments += ["-r", f"~/{topic}:=/camera/{topic}"]
+        log = self.folder / f"{executable}-{len(self.started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder)
+        process.log = log
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def interrupted(process: subprocess.Popen) -> int:
+    """Exit status after SIGINT."""
+    process.send_signal(signal.SIGINT)
+    return process.wait(TIMEOUT)
+
+
+class Peer:
+    """A node of the test's own, in a context of its own."""
+
+    def __enter__(self):
+        self.context = rclpy.Context()
+        self.context.init()
+        self.node = rclpy.create_node("peer", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        return self
+
+    def __exit__(self, *_):
+        self.node.destroy_node()
+        self.executor.shutdown()
+        self.context.try_shutdown()
+
+    def spin_until(self, condition) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline, "waited too long"
+            self.executor.spin_once(timeout_sec=0.1)
+
+
+class ScriptedCamera(Peer):
+    """Publishes one frame at a time to /lerf, with faults on request."""
+
+    def __enter__(self):
+        super().__enter__()
+        kinds = {"camera_info": CameraInfo, "pose": PoseStamped, "depth": Image, "image": Image}
+        self.publishers = {name: self.node.create_publisher(kind, f"/lerf/{name}", 10) for name, kind in kinds.items()}
+        self.spin_until(lambda: all(p.get_subscription_count() for p in self.publishers.values()))
+        return self
+
+    def publish(
+        self,
+        without="",
+        depth=DEPTH,
+        position=(0.0, 0.0, 0.0),
+        quaternion=(0.0, 0.0, 0.0, 1.0),
+        pose_frame="map",
+        **fields,
+    ):
+        """One frame; `fields` are set on the image or the camera_info, whichever has them."""
+        stamped = c.header(self.node.get_clock().now().nanoseconds, "camera")
+        texture = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+        messages = {
+            "camera_info": c.camera_info_message(CAMERA, stamped),
+            "pose": c.pose_stamped_message(np.eye(4), stamped),
+            "depth": c.depth_message(depth, stamped),
+            "image": c.image_message(texture, stamped),
+        }
+        messages["pose"].pose = c.pose_message(position, quaternion)
+        messages["pose"].header = c.header(c.stamp_to_ns(stamped.stamp), pose_frame)
+        for name, value in fields.items():
+            setattr(messages["image" if name in ("encoding", "height") else "camera_info"], name, value)
+        for name, message in messages.items():
+            if name != without:
+                self.publishers[name].publish(message)
+
+
+class Listener(Peer):
+    """Subscribes to the camera node."""
+
+    def collect(self, count: int) -> list[int]:
+        """Stamps of the first images."""
+        stamps = []
+        kinds = {"camera_info": CameraInfo, "pose": PoseStamped, "depth": Image, "image": Image}
+        for name, kind in kinds.items():
+            add = (lambda m: stamps.append(c.stamp_to_ns(m.header.stamp))) if name == "image" else (lambda m: None)
+            self.node.create_subscription(kind, f"/camera/{name}", add, 10)
+        self.spin_until(lambda: len(stamps) >= count)
+        return stamps
+
+
+@pytest.fixture(scope="module")
+def domain() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(free_domain()))
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    """A camera that moves sideways before a wall of coloured tiles, 2 m away: a 7-Scenes style folder."""
+    folder = tmp_path_factory.mktemp("recording")
+    np.savetxt(folder / "camera-intrinsics.txt", CAMERA.matrix().numpy())
+    tiles = np.random.default_rng(0).integers(0, 255, (24, 48, 3), np.uint8)
+    wall = cv2.resize(tiles, (480, 240), interpolation=cv2.INTER_NEAREST)
+    for i in range(FRAMES):
+        shift = 15 * i  # px; 15 px / 150 px * 2 m = 0.2 m a frame
+        cv2.imwrite(str(folder / f"frame-{i:06d}.color.jpg"), wall[:120, shift : shift + 160])
+        cv2.imwrite(str(folder / f"frame-{i:06d}.depth.png"), np.full((120, 160), 2000, np.uint16))
+        pose = np.eye(4)
+        pose[0, 3] = 0.2 * i
+        np.savetxt(folder / f"frame-{i:06d}.pose.txt", pose)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(domain) -> Iterator[LerfClient]:
+    with LerfClient(timeout=TIMEOUT) as client:
+        yield client
+
+
+@pytest.fixture
+def processes(domain, tmp_path) -> Iterator[Processes]:
+    processes = Processes(tmp_path)
+    yield processes
+    processes.end()
+
+
+def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, recording, client, tmp_path):
+    node = processes.start("lerf_node", "autostart:=true", f"map.path:={tmp_path / 'map'}", *TINY, remap=True)
+    early = client.wait_for_status(lambda status: status.state == "active")
+    assert early.keyframes == 0 and "nobody publishes /camera/camera_info" in early.message
+    answer = client.query("a chair")
+    assert not answer.success and answer.message.startswith("no keyframe yet: nobody publishes")
+
+    camera = processes.start(
+        "camera_node", f"source:={recording}", "pace:=consumed", "rate:=100.0", "holdout:=4", "once:=true"
+    )
+    assert camera.wait(TIMEOUT) == 0, camera.log.read_text()
+    status = client.wait_for_status(lambda status: status.steps > 5)
+    assert status.frames_received == FRAMES * 3 // 4, status
+    assert 3 <= status.keyframes <= 8 == status.keyframe_capacity
+    assert not status.drop_reasons and status.device == "cpu" and status.memory_mb > 0
+    status = client.wait_for_status(lambda status: status.pyramid_progress > 0)
+
+    texts = ["a chair", "a red mug"] * 32
+    answers = client.query_all(texts)
+    assert all(answer.success and 0 <= answer.best_relevancy <= 1 for answer in answers)
+    assert client.wait_for_status().last_query in texts
+    anything = client.query("a chair", max_targets=2, min_relevancy=0.0)
+    assert anything.found and 1 <= len(anything.targets) <= 2
+    position = anything.targets[0].pose.pose.position
+    assert anything.targets[0].pose.header.frame_id == "map" and -2 < position.x < 4 and 0 < position.z < 4
+
+    for text, words in (("", "empty"), ("   ", "empty"), ("a purple zorble", "'zorble'")):
+        answer = client.query(text)
+        assert not answer.success and words in answer.message
+    assert not client.query("a chair", min_relevancy=7.0).success
+
+    assert client.save_map().success and (tmp_path / "map").is_dir()
+    missing = client.load_map(str(tmp_path / "nothing"))
+    assert not missing.success and "nothing" in missing.message
+    assert client.query("a chair").success  # the present map stays
+    assert client.reset().success
+    assert client.wait_for_status().keyframes == 0
+    assert "no keyframe yet" in client.query("a chair").message
+    loaded = client.load_map()
+    assert loaded.success, loaded.message
+    assert client.wait_for_status(lambda s: s.keyframes > 0).keyframes == status.keyframes
+    assert client.query("a chair").success
+
+    steps = client.wait_for_status().steps
+    client.wait_for_status(lambda status: status.steps > steps)  # in the middle of training
+    assert interrupted(node) == 0, node.log.read_text()
+    assert "Traceback" not in node.log.read_text()
+
+
+def test_lifecycle_and_bad_inputs(processes, client):
+    node = processes.start("lerf_node", "sync.wait:=0.2", *TINY)
+    assert client.state() == "unconfigured"
+    answer = client.query("a chair")
+    assert not answer.success and "ros2 lifecycle set /lerf configure" in answer.message
+    assert not client.change_state("activate")
+    assert client.change_state("configure") and client.state() == "inactive"
+    for response in (client.query("a chair"), client.save_map(), client.load_map("x"), client.reset()):
+        assert not response.success
+        assert response.message == "lerf is inactive: ros2 lifecycle set /lerf activate"
+    assert client.change_state("activate") and client.state() == "active"
+
+    with ScriptedCamera() as camera:
+        for fields, reason in (
+            ({"encoding": "h264"}, "bad_image: image encoding 'h264' is not supported; supported: rgb8"),
+            ({"height": 0}, "bad_image: the image is empty"),
+            ({"k": [0.0] * 9}, "bad_camera_info: the camera is uncalibrated"),
+            ({"d": [0.3]}, "bad_camera_info: the image is distorted"),
+            ({"depth": np.ones((60, 80), np.float32)}, "unregistered_depth: 80x60 vs image 160x120"),
+            ({"position": (float("nan"), 0.0, 0.0)}, "bad_pose: the pose contains NaN"),
+            ({"quaternion": (0.0, 0.0, 0.0, 0.0)}, "bad_pose: the orientation is not a unit quaternion"),
+            ({"pose_frame": "odom"}, "bad_pose: poses are given in frame 'odom'"),
+            ({"without": "pose"}, "no_pose"),
+        ):
+            camera.publish(**fields)
+            status = client.wait_for_status(
+                lambda status, reason=reason: any(text.startswith(reason) for text in status.drop_reasons)
+            )
+            assert status.state == "active" and status.frames_received == 0
+        assert sum(status.drop_counts) == 9
+        camera.publish()
+        assert client.wait_for_status(lambda status: status.frames_received == 1).keyframes == 1
+
+    assert client.change_state("deactivate") and client.state() == "inactive"
+    assert client.change_state("cleanup") and client.state() == "unconfigured"
+    assert client.wait_for_status().keyframes == 0
+    assert interrupted(node) == 0, node.log.read_text()
+
+
+def test_an_encoder_that_does_not_exist_fails_configure_and_can_be_tried_again(processes, client):
+    node = processes.start("lerf_node", "encoder.model:=ViT-Z-99", *TINY)
+    assert not client.change_state("configure")
+    assert client.state() == "unconfigured"
+    assert "ViT-Z-99" in node.log.read_text()
+    assert not client.change_state("configure")
+    assert interrupted(node) == 0
+
+
+@pytest.mark.parametrize(
+    ("executable", "parameter", "words"),
+    [
+        ("lerf_node", "status.rate:=-1.0", "status.rate"),
+        ("camera_node", "source:=/there/is/nothing", "/there/is/nothing"),
+    ],
+)
+def test_unusable_parameters_end_a_node_with_a_reason(processes, executable, parameter, words):
+    process = processes.start(executable, parameter)
+    assert process.wait(TIMEOUT) == 2
+    assert words in process.log.read_text() and "Traceback" not in process.log.read_text()
+
+
+def test_camera_node_ends_cleanly_on_sigint(processes, recording, client):
+    camera = processes.start("camera_node", f"source:={recording}", "loop:=true", "rate:=50.0")
+    with Listener() as listener:
+        stamps = listener.collect(FRAMES + 3)  # beyond the end: it began again
+    assert len(set(stamps)) == len(stamps)
+    assert interrupted(camera) == 0, camera.log.read_text()
+    assert "Traceback" not in camera.log.read_text()
+
+
+def test_client_says_what_is_missing(domain):
+    with LerfClient("/nobody", timeout=0.5) as client:
+        with pytest.raises(ClientError, match="is the node running"):
+            client.query("a chair")
+        with pytest.raises(ClientError, match="nothing on /nobody/status"):
+            client.wait_for_status()
