@@ -93,8 +93,10 @@ class LossConfig:
 
     depth: float = 0.2
     sight: float = 0.1  # free space before, and density at, the measured surface
+    sight_sigma: float = 0.02  # m, thickness of a measured surface
     distortion: float = 0.002
     language: float = 0.1  # LERF's
+    exposure: float = 0.1  # pulls the gains to 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class PyramidConfig:
     """LERF's crop pyramid and the budget for encoding it."""
 
     fractions: tuple[float, ...] = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)  # crop side / image height
-    strides: tuple[float, ...] = (1.0, 0.62, 0.5, 0.5, 0.5, 0.5, 0.5)  # stride / crop side
+    strides: tuple[float, ...] | None = None  # stride / crop side; LERF's when unset
     batch: int = 256  # crops per unit of work
     time_share: float = 0.4  # of the working time, while crops wait
 
@@ -223,4 +225,18 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
 
 
 _BASE = MapperConfig()
-PRESETS: dict[str, MapperConfig] = {"base": _BASE}
+_CPU = MapperConfig().override(
+    {
+        "radiance.grid.levels": 10,
+        "radiance.grid.log2_table": 16,
+        "radiance.grid.max_resolution": 1024,
+        "sampling.rays": 1024,
+        "sampling.samples": 12,
+        "sampling.proposal_resolution": 96,
+        "sampling.proposal_bins": 64,
+        "sampling.render_samples": 24,
+        "keyframe.translation": 0.12,
+        "keyframe.rotation": 0.17,
+    }
+)
+PRESETS: dict[str, MapperConfig] = {"cpu": _CPU, "base": _BASE}

@@ -7,15 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import Pose
-from lerf_ros.mapping.config import KeyframeConfig
+from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.selection import cells_seen, motion
 
 
 class KeyframeStore:
-    """`capacity` slots for keyframes of one image size, with the embeddings of their crops.
+    """`keyframe.capacity` slots for keyframes of one image size, with the embeddings of their crops.
 
     Slots 0 .. count-1 are in use. When all are, a new keyframe takes the slot of the most redundant one: of the two
     keyframes that are closest to each other, the one whose next neighbour is closer too. New ones are never refused.
@@ -24,6 +25,9 @@ class KeyframeStore:
 
     Memory is bounded by `memory_bytes`. It is reserved at once; on a CPU the system backs a slot with memory only when
     it is first written.
+
+    Args:
+        embed_dim: D of the encoder; 0 for a map without language.
 
     Attributes (K = capacity, L = pyramid levels, D = embedding size; all on `device`):
         images (K, H, W, 3) uint8; depth_z (K, H, W) float16 metres, NaN where not measured (to 2 mm below 4 m);
@@ -34,19 +38,15 @@ class KeyframeStore:
         count () int64: slots in use.
     """
 
-    def __init__(
-        self,
-        config: KeyframeConfig,
-        recent: int,
-        camera: Camera,
-        crops: int,
-        levels: int,
-        embed_dim: int,
-        device: torch.device | str,
-    ) -> None:
-        capacity = config.capacity
-        self.config = config
+    def __init__(self, config: MapperConfig, camera: Camera, embed_dim: int, device: torch.device | str) -> None:
+        capacity, recent = config.keyframe.capacity, config.replay.recent_keyframes
+        self.config = config.keyframe
         self.camera = camera
+        self.embed_dim = embed_dim
+        self.layout = PyramidLayout.build(
+            camera.height, camera.width, config.pyramid.fractions, config.pyramid.strides
+        )
+        crops, levels = (self.layout.total if embed_dim else 0), len(self.layout.levels)
         self.images = torch.empty(capacity, camera.height, camera.width, 3, dtype=torch.uint8, device=device)
         self.depth_z = torch.empty(capacity, camera.height, camera.width, dtype=torch.float16, device=device)
         self.poses = torch.zeros(capacity, 4, 4, dtype=torch.float64, device=device)
@@ -85,6 +85,11 @@ class KeyframeStore:
     def host_valid(self) -> NDArray[np.bool_]:
         """(count, L) which levels of which slot have been encoded."""
         return self._valid[: len(self)]
+
+    @property
+    def has_language(self) -> bool:
+        """Whether any level of any keyframe has been encoded."""
+        return bool(self._valid[: len(self)].any())
 
     @property
     def newest_first(self) -> tuple[int, ...]:

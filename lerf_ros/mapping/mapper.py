@@ -1,0 +1,229 @@
+"""The map of one robot: its fields, its keyframes and their training."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.contraction import SceneBounds
+from lerf_ros.geometry.poses import Pose
+from lerf_ros.mapping import checkpoint
+from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.extraction import MapSurface, extract_surface
+from lerf_ros.mapping.fields import MapFields
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.rendering import Rendering, render_view
+from lerf_ros.mapping.scene import find_bounds, measured_points
+from lerf_ros.mapping.selection import KeyframeSelector
+from lerf_ros.mapping.training import StepStats, Trainer
+
+_LOG = logging.getLogger(__name__)
+
+_PREQUENTIAL_STRIDE = 16  # pixels; a keyframe is judged on this grid before it is trained on
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a view was predicted before it was trained on: psnr in dB, depth_error (median, m; NaN without depth)."""
+
+    psnr: float
+    depth_error: float
+
+
+@dataclass(frozen=True)
+class KeyframeDecision:
+    """What became of an offered frame. When accepted: its slot and generation, and `stamp_ns` of the frame that was
+    taken (a blurred frame may be taken later than it was offered). `prequential` is None until there is a map."""
+
+    accepted: bool
+    reason: str
+    slot: int | None = None
+    generation: int | None = None
+    stamp_ns: int | None = None
+    prequential: Quality | None = None
+
+
+class Mapper:
+    """Trains a language embedded radiance field on keyframes as they come; owns one device and is used by one thread.
+
+    Args:
+        config: every number, see `config.py`.
+        camera: fixes the image size and reserves memory now; None: the first frame does.
+        embed_dim: D of the encoder; 0 for a map of colours and depth only.
+        device: torch device.
+        seed: of initial values and random rays; sets torch's global seed.
+
+    Attributes:
+        version: grows with every change of the map.
+        outside_share: share of the measured points of all keyframes so far that lie outside the mapped volume, where
+            space is squashed and detail is lost.
+    """
+
+    def __init__(
+        self,
+        config: MapperConfig,
+        camera: Camera | None,
+        embed_dim: int,
+        device: torch.device | str,
+        seed: int = 0,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.config = config
+        self.embed_dim = embed_dim
+        self.device = torch.device(device)
+        self.version = 0
+        self.fields = MapFields(config, embed_dim).to(self.device)
+        self.store: KeyframeStore | None = None
+        self.bounds: SceneBounds | None = None
+        self._trainer: Trainer | None = None
+        self._selector = KeyframeSelector(config.keyframe)
+        self._points = self._points_outside = 0
+        self._surface: tuple[int, int, MapSurface] | None = None
+        if camera is not None:
+            self._reserve(camera)
+
+    @property
+    def keyframes(self) -> int:
+        """Number of keyframes."""
+        return len(self.store) if self.store is not None else 0
+
+    @property
+    def steps(self) -> int:
+        """Training steps taken."""
+        return self._trainer.steps if self._trainer is not None else 0
+
+    @property
+    def outside_share(self) -> float:
+        return self._points_outside / max(self._points, 1)
+
+    def add_frame(self, frame: Frame) -> KeyframeDecision:
+        """Offers the next frame of the stream.
+
+        Raises:
+            ValueError: the image size differs from the map's.
+        """
+        if self.store is None:
+            self._reserve(frame.camera)
+        assert self.store is not None
+        self.store.check_size(frame)
+        selection = self._selector.offer(frame, self.store.host_poses, self.store.seen)
+        if selection.frame is None:
+            return KeyframeDecision(False, selection.reason)
+        frame = selection.frame
+        if self.bounds is None:
+            self._bound(find_bounds(self.config.scene, frame))
+        quality = self._prequential(frame) if self.steps else None
+        slot, generation = self.store.insert(frame)
+        if self.fields.exposure is not None:
+            self.fields.exposure.reset(slot)
+        self._count_outside(frame)
+        self.version += 1
+        return KeyframeDecision(True, selection.reason, slot, generation, frame.stamp_ns, quality)
+
+    def step(self) -> StepStats:
+        """One training step. Raises RuntimeError before the first keyframe."""
+        if self._trainer is None:
+            raise RuntimeError("there is nothing to train on before the first keyframe")
+        self.version += 1
+        return self._trainer.step()
+
+    def render(self, camera: Camera, T_world_camera: Pose, *, stride: int = 1, features: bool = False) -> Rendering:
+        """Renders a view; measured depth plays no part in it.
+
+        Args:
+            camera: of any size.
+            T_world_camera: (4, 4) optical.
+            stride: every n-th pixel per axis, from stride // 2.
+            features: also blend language features, for `similarity` of `fields.language`.
+
+        Raises:
+            RuntimeError: before the first keyframe.
+        """
+        if self.bounds is None:
+            raise RuntimeError("there is nothing to render before the first keyframe")
+        return render_view(self.fields, self.config, self.bounds, camera, T_world_camera, stride, features)
+
+    def surface(self, max_points: int) -> MapSurface:
+        """Surface points with their language, kept until the map changes. Raises RuntimeError before the first
+        keyframe."""
+        if self.store is None or self.bounds is None:
+            raise RuntimeError("there is no surface before the first keyframe")
+        if self._surface is None or self._surface[:2] != (self.version, max_points):
+            surface = extract_surface(self.fields, self.config, self.bounds, self.store, max_points)
+            self._surface = (self.version, max_points, surface)
+        return self._surface[2]
+
+    def save(self, path: Path | str, encoder: str = "") -> None:
+        """Writes the map to the folder `path`, keyframes included; an existing map there is replaced only once the new
+        one is complete.
+
+        Args:
+            encoder: name of the encoder that the embeddings come from.
+        Raises:
+            RuntimeError: before the first keyframe.
+            OSError: the disk is full, the folder is not writable, ...
+        """
+        if self.store is None or self.bounds is None:
+            raise RuntimeError("there is nothing to save before the first keyframe")
+        saved = checkpoint.SavedMap(self.config, self.bounds, self.fields, self.store, encoder, self.steps)
+        checkpoint.write(Path(path), saved)
+
+    def load(self, path: Path | str, encoder: str = "") -> None:
+        """Replaces this map by the one in the folder `path`, its settings included; training can go on.
+
+        Args:
+            encoder: name of the present encoder; a map of another one is refused.
+        Raises:
+            MapFileError: missing, damaged, of another version, encoder or embedding size; this map stays as it is.
+        """
+        saved = checkpoint.read(Path(path), self.embed_dim, encoder, self.device)
+        self.config, self.fields = saved.config, saved.fields
+        self.store, self._surface = saved.store, None
+        self._selector = KeyframeSelector(saved.config.keyframe)
+        self._points = self._points_outside = 0
+        self._bound(saved.bounds)
+        assert self._trainer is not None
+        self._trainer.steps = saved.steps
+        self.version += 1
+
+    def _reserve(self, camera: Camera) -> None:
+        self.store = KeyframeStore(self.config, camera, self.embed_dim, self.device)
+
+    def _bound(self, bounds: SceneBounds) -> None:
+        assert self.store is not None
+        self.bounds = bounds
+        self._trainer = Trainer(self.config, self.fields, self.store, bounds)
+
+    def _prequential(self, frame: Frame) -> Quality:
+        rendering = self.render(frame.camera, frame.T_world_camera, stride=_PREQUENTIAL_STRIDE)
+        grid = slice(_PREQUENTIAL_STRIDE // 2, None, _PREQUENTIAL_STRIDE)
+        error = rendering.rgb.cpu().numpy() - frame.image[grid, grid] / 255
+        psnr = float(-10 * np.log10(np.mean(np.square(error))))
+        if frame.depth_z is None:
+            return Quality(psnr, math.nan)
+        depth_errors = np.abs(rendering.depth_z.cpu().numpy() - frame.depth_z[grid, grid])
+        known = depth_errors[np.isfinite(depth_errors)]
+        return Quality(psnr, float(np.median(known)) if len(known) else math.nan)
+
+    def _count_outside(self, frame: Frame) -> None:
+        assert self.bounds is not None
+        points = torch.from_numpy(measured_points(frame))
+        outside = len(points) - int(self.bounds.contains(points).sum())
+        self._points += len(points)
+        self._points_outside += outside
+        if outside > len(points) / 2:
+            _LOG.warning(
+                "most of keyframe %d lies outside the mapped volume (center %s, radius %.1f m), where detail is lost: "
+                "set scene.center and scene.radius and reset the map",
+                frame.stamp_ns,
+                self.bounds.center,
+                self.bounds.radius,
+            )
+

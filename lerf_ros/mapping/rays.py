@@ -1,0 +1,74 @@
+"""Rays of keyframes: a training batch of fixed shape, drawn without asking the device anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lerf_ros.geometry.camera import Camera, directions_from_uv
+from lerf_ros.geometry.contraction import SceneBounds
+from lerf_ros.geometry.poses import Pose
+from lerf_ros.mapping.config import ReplayConfig
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.render.rays import Rays
+
+
+@dataclass(frozen=True)
+class RayBatch:
+    """R rays of a step and what their pixels say.
+
+    slots (R,) int64; uv (R, 2) pixels; z_per_t (R,); rgb (R, 3) in [0, 1]; t_measured (R,) m along the ray, NaN: not
+    measured.
+    """
+
+    rays: Rays
+    z_per_t: Tensor
+    slots: Tensor
+    uv: Tensor
+    rgb: Tensor
+    t_measured: Tensor
+
+
+def rays_of_view(camera: Camera, T_world_camera: Pose, uv: Tensor, bounds: SceneBounds) -> tuple[Rays, Tensor]:
+    """Rays, and z_per_t (R,), of the pixels uv (R, 2) of one view; on uv's device."""
+    pose = torch.from_numpy(T_world_camera).to(uv.device)
+    directions, z_per_t = directions_from_uv(uv, camera.fx, camera.fy, camera.cx, camera.cy)
+    origins = bounds.to_local(pose[None, :3, 3]).expand(len(uv), 3)
+    return Rays(origins, directions @ pose[:3, :3].float().T, bounds.radius), z_per_t
+
+
+def rays_of_slots(store: KeyframeStore, slots: Tensor, uv: Tensor, bounds: SceneBounds) -> tuple[Rays, Tensor]:
+    """Rays, and z_per_t (R,), of the pixels uv (R, 2) of the keyframes in slots (R,)."""
+    fx, fy, cx, cy = store.intrinsics[slots].unbind(dim=-1)
+    directions, z_per_t = directions_from_uv(uv, fx, fy, cx, cy)
+    rotations = store.poses[:, :3, :3].float()[slots]
+    origins = bounds.to_local(store.poses[:, :3, 3])[slots]
+    return Rays(origins, torch.einsum("rij,rj->ri", rotations, directions), bounds.radius), z_per_t
+
+
+def draw_batch(
+    store: KeyframeStore, rays: int, language_rays: int, config: ReplayConfig, bounds: SceneBounds
+) -> RayBatch:
+    """Random pixels of keyframes.
+
+    The first `language_rays` come from keyframes with encoded crops (while there are any); of the others, the share
+    `replay.recent` comes from the newest keyframes and the rest from all, so that old places are not forgotten.
+    """
+    recent_rays = round((rays - language_rays) * config.recent)
+    chance = torch.rand(rays, 3, device=store.images.device)
+    anywhere = (chance[:, 0] * store.count).long()
+    of_language = store.language[(chance[:language_rays, 0] * store.language_count).long()]
+    of_language = torch.where(store.language_count > 0, of_language, anywhere[:language_rays])
+    newest = slice(language_rays, language_rays + recent_rays)
+    of_recent = store.recent[(chance[newest, 0] * len(store.recent)).long()]
+    slots = torch.cat([of_language, of_recent, anywhere[newest.stop :]])
+
+    u = (chance[:, 1] * store.camera.width).long()
+    v = (chance[:, 2] * store.camera.height).long()
+    uv = torch.stack([u, v], dim=-1).float()
+    batch_rays, z_per_t = rays_of_slots(store, slots, uv, bounds)
+    rgb = store.images[slots, v, u].float() / 255
+    t_measured = store.depth_z[slots, v, u].float() / z_per_t
+    return RayBatch(batch_rays, z_per_t, slots, uv, rgb, t_measured)

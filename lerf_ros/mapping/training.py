@@ -1,0 +1,133 @@
+"""One training step of the map: fixed shapes, and nothing that waits for the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lerf_ros.geometry.contraction import SceneBounds
+from lerf_ros.mapping import losses
+from lerf_ros.mapping.config import MapperConfig, OptimiserConfig
+from lerf_ros.mapping.fields import MapFields
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.rays import RayBatch, draw_batch
+from lerf_ros.mapping.rendering import March, blend_language, march
+from lerf_ros.render.sampling import depth_guided_edges
+from lerf_ros.render.volume import expected_depth, median_depth
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """Loss terms of a step, before weighting. Scalars on the device: reading one with float() waits for it."""
+
+    step: int
+    loss: Tensor
+    colour: Tensor
+    depth: Tensor
+    language: Tensor
+
+
+class Trainer:
+    """Trains the fields of one map on its keyframes."""
+
+    def __init__(self, config: MapperConfig, fields: MapFields, store: KeyframeStore, bounds: SceneBounds) -> None:
+        self._config = config
+        self._fields = fields
+        self._store = store
+        self._bounds = bounds
+        groups = parameter_groups(fields, config.optimiser)
+        self._rates = [group["lr"] for group in groups]
+        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self._language_rays = round(config.sampling.rays * config.replay.language) if fields.language else 0
+        self.steps = 0
+
+    def step(self) -> StepStats:
+        """Draws rays, renders them, takes one Adam step."""
+        self._set_rates()
+        batch = draw_batch(
+            self._store, self._config.sampling.rays, self._language_rays, self._config.replay, self._bounds
+        )
+        marched = march(self._fields.radiance, batch.rays, self._edges(batch))
+        self._fields.proposal.update(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
+
+        weight = self._config.loss
+        rgb = marched.rgb if self._fields.exposure is None else self._fields.exposure(marched.rgb, batch.slots)
+        colour = losses.colour_loss(rgb, batch.rgb)
+        t_expected = expected_depth(marched.weights, marched.t_edges)
+        depth = losses.depth_loss(t_expected, batch.t_measured)
+        loss = colour + weight.depth * depth
+        if weight.sight:
+            sight = losses.sight_loss(marched.weights, marched.t_edges, batch.t_measured, weight.sight_sigma)
+            loss = loss + weight.sight * sight
+        if weight.distortion:
+            loss = loss + weight.distortion * losses.distortion_loss(
+                marched.weights, marched.t_edges, self._config.scene.far
+            )
+        if self._fields.exposure is not None:
+            loss = loss + weight.exposure * self._fields.exposure.log_gains.square().mean()
+        language = torch.zeros_like(loss)
+        if self._language_rays and self._store.has_language:
+            language = self._language_loss(batch, marched)
+            loss = loss + weight.language * language
+
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        self.steps += 1
+        return StepStats(self.steps, loss.detach(), colour.detach(), depth.detach(), language.detach())
+
+    def _edges(self, batch: RayBatch) -> Tensor:
+        """Samples around the measured depth, except for the share of rays that is sampled as in rendering."""
+        sampling = self._config.sampling
+        proposed = self._fields.propose(batch.rays, sampling.samples, jitter=True)
+        depth_free = torch.rand_like(batch.t_measured) < sampling.depth_free_share
+        return depth_guided_edges(
+            proposed,
+            torch.where(depth_free, torch.nan, batch.t_measured),
+            torch.tensor(sampling.surface_band, device=proposed.device),
+            self._config.scene.near,
+            round(sampling.samples * sampling.surface_share),
+        )
+
+    def _language_loss(self, batch: RayBatch, marched: March) -> Tensor:
+        """Language at a random crop size of the encoded range, on the first rays of the batch."""
+        assert self._fields.language is not None
+        rays = slice(self._language_rays)
+        slots, weights = batch.slots[rays], marched.weights[rays].detach()
+        crop_px = self._store.layout.draw_crop_px(self._store.valid, slots, torch.rand_like(batch.z_per_t[rays]))
+        targets = self._store.layout.interpolate(self._store.embeds, self._store.valid, slots, batch.uv[rays], crop_px)
+        depth_z = median_depth(weights, marched.t_edges[rays]) * batch.z_per_t[rays]
+        scale = crop_px * depth_z / self._store.intrinsics[slots, 1]
+        features = blend_language(
+            self._fields.language, weights, marched.x_unit[rays], self._config.language.samples
+        )
+        return losses.language_loss(self._fields.language.embed(features, scale), targets)
+
+    def _set_rates(self) -> None:
+        share = rate_share(self.steps, self._config.optimiser)
+        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * share
+
+
+def rate_share(step: int, config: OptimiserConfig) -> float:
+    """Share of the full learning rate at a step: linear warm-up, then 1 / (1 + step / half_life) down to a floor."""
+    return min(1.0, (step + 1) / config.warm_up) * max(config.rate_floor, 1 / (1 + step / config.half_life))
+
+
+def parameter_groups(fields: MapFields, config: OptimiserConfig) -> list[dict]:
+    """Adam's parameter groups: hash tables learn faster than networks, colours have rates other than language."""
+    groups: list[dict] = []
+
+    def add(module: torch.nn.Module | None, grid_rate: float, network_rate: float) -> None:
+        named = list(module.named_parameters()) if module is not None else []
+        for is_table, rate in ((True, grid_rate), (False, network_rate)):
+            parameters = [p for name, p in named if name.endswith("table") == is_table]
+            if parameters:
+                groups.append({"params": parameters, "lr": rate})
+
+    add(fields.radiance, config.grid_rate, config.network_rate)
+    add(fields.language, config.language_grid_rate, config.language_network_rate)
+    add(fields.exposure, config.exposure_rate, config.exposure_rate)
+    return groups

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.keyframes import KeyframeStore
+
+CAMERA = Camera(fx=8.0, fy=8.0, cx=3.5, cy=2.5, width=8, height=6)
+
+
+def make_store(capacity=4):
+    config = MapperConfig().override(
+        {
+            "keyframe.capacity": capacity,
+            "keyframe.translation": 0.1,
+            "replay.recent_keyframes": 3,
+            "pyramid.fractions": [0.5, 1.0],
+        }
+    )
+    return KeyframeStore(config, CAMERA, embed_dim=3, device="cpu")
+
+
+def frame(x, value=0, camera=CAMERA, depth=True):
+    T = np.eye(4)
+    T[0, 3] = x
+    shape = (camera.height, camera.width)
+    depth_z = np.full(shape, 1.0 + x, np.float32) if depth else None
+    return Frame(value, np.full((*shape, 3), value, np.uint8), depth_z, camera, T)
+
+
+def test_slots_hold_what_was_put_in():
+    store = make_store()
+    slot, generation = store.insert(frame(0.5, value=9))
+    assert (slot, generation, len(store), int(store.count)) == (0, 1, 1, 1)
+    assert (store.images[0] == 9).all() and (store.depth_z[0] == 1.5).all()
+    assert store.poses[0, 0, 3] == 0.5 and store.intrinsics[0].tolist() == [8.0, 8.0, 3.5, 2.5]
+    store.insert(frame(1.0, depth=False))
+    assert store.depth_z[1].isnan().all()
+    assert store.recent.tolist() == [1, 0, 1]
+
+
+def test_a_full_store_drops_the_most_redundant_not_the_oldest():
+    store = make_store()
+    for x in [0.0, 5.0, 5.3, 9.0]:  # the second and third are closest; the third is nearer to the fourth: more redundant
+        store.insert(frame(x))
+    assert store.insert(frame(20.0, value=77)) == (2, 2)
+    assert sorted(store.poses[:, 0, 3].tolist()) == [0.0, 5.0, 9.0, 20.0]
+    assert store.newest_first == (2, 3, 1, 0)
+
+
+def test_new_keyframes_are_never_refused_and_coverage_stays():
+    store = make_store(capacity=8)
+    for x in np.random.default_rng(1).permutation(np.linspace(0, 7, 200)):
+        store.insert(frame(x))
+    positions = np.sort(store.poses[:, 0, 3].numpy())
+    assert len(store) == 8
+    assert np.diff(positions).max() < 2.5 and positions[0] < 1.5 and positions[-1] > 5.5
+
+
+def test_late_embeddings_never_reach_a_slot_that_was_reused():
+    store = make_store(capacity=2)
+    store.insert(frame(0.0))
+    slot, old = store.insert(frame(1.0))
+    assert store.write_embeds(slot, old, 0, torch.ones(5, 3)) and store.finish_level(slot, old, 1)
+    assert store.valid[slot].tolist() == [False, True]
+    assert store.insert(frame(1.01, value=3)) == (0, 2)  # the far one stays: nothing is closer than the two
+    assert store.insert(frame(9.0, value=3)) == (slot, old + 1)
+    before = store.embeds[slot].clone()
+    assert not store.valid[slot].any()
+    assert not store.write_embeds(slot, old, 0, torch.full((5, 3), 7.0))
+    assert not store.finish_level(slot, old, 0)
+    assert torch.equal(store.embeds[slot], before) and not store.valid[slot].any()
+
+
+def test_slots_with_language_are_listed_first():
+    store = make_store()
+    for x in range(3):
+        store.insert(frame(float(x)))
+    assert int(store.language_count) == 0
+    store.finish_level(2, 1, 0)
+    store.finish_level(0, 1, 1)
+    assert int(store.language_count) == 2 and set(store.language[:2].tolist()) == {0, 2}
+
+
+def test_another_image_size_is_refused_with_advice():
+    store = make_store()
+    other = Camera(fx=8.0, fy=8.0, cx=3.5, cy=2.5, width=10, height=6)
+    with pytest.raises(ValueError, match="8x6.*10x6.*reset"):
+        store.insert(frame(0.0, camera=other))
+
+
+def test_state_restores_into_an_empty_store():
+    store = make_store()
+    for x in [0.0, 5.0, 5.3, 9.0, 20.0]:
+        store.insert(frame(x, value=int(x)))
+    store.write_embeds(1, 1, 2, torch.ones(3, 3))
+    store.finish_level(1, 1, 0)
+    copy = make_store()
+    copy.restore(*store.state())
+    assert copy.generations == store.generations and copy.newest_first == store.newest_first
+    assert torch.equal(copy.images, store.images) and torch.equal(copy.recent, store.recent)
+    assert torch.equal(copy.valid, store.valid) and int(copy.language_count) == 1
+    assert np.array_equal(copy.seen, store.seen)
+    assert copy.insert(frame(30.0)) == store.insert(frame(30.0))
+
+
+def test_memory_is_what_the_buffers_take():
+    store = make_store(capacity=4)
+    assert store.memory_bytes == 4 * (6 * 8 * (3 + 2) + 16 * 8 + 4 * 4 + 5 * 3 * 2 + 2)
