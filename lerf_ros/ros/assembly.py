@@ -209,16 +209,17 @@ class FrameAssembler:
         camera = self._cameras.nearest(stamp_ns)
         pose = self._pose_at(stamp_ns, expired)
         depth = self._depth_at(stamp_ns)
+        depth_awaited = depth is None and (self.options.depth == "required" or len(self._depths) > 0)
+        if not expired and (camera is None or pose is None or depth_awaited):
+            return None
         if camera is None:
-            return _wait_or_drop(expired, DropReason.NO_CAMERA_INFO, "nothing on ~/camera_info")
+            raise _Drop(DropReason.NO_CAMERA_INFO, "nothing on ~/camera_info")
         if pose is None:
-            return _wait_or_drop(expired, DropReason.NO_POSE, self._why_no_pose(stamp_ns))
-        if depth is None and self.options.depth == "required":
-            detail = f"nothing on ~/depth within {self.options.slop:g} s of the image (depth.use is 'required')"
-            return _wait_or_drop(expired, DropReason.NO_DEPTH, detail)
-        if depth is None and len(self._depths):
-            if not expired:
-                return None
+            raise _Drop(DropReason.NO_POSE, self._why_no_pose(stamp_ns))
+        if depth_awaited:
+            if self.options.depth == "required":
+                detail = f"nothing on ~/depth within {self.options.slop:g} s of the image (depth.use is 'required')"
+                raise _Drop(DropReason.NO_DEPTH, detail)
             self.frames_without_depth += 1
         return self._frame(waiting, camera[1], pose, depth)
 
@@ -316,11 +317,6 @@ class FrameAssembler:
         self._last_stamp_ns = None
         for queue in (self._cameras, self._poses, self._depths):
             queue.discard_after(stamp_ns + _RESTART_NS)
-
-
-def _wait_or_drop(expired: bool, reason: DropReason, detail: str) -> None:
-    if expired:
-        raise _Drop(reason, detail)
 
 
 def _or_error(convert: Callable[[], T]) -> T | ConversionError:

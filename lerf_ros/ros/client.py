@@ -60,7 +60,7 @@ class LerfClient:
         self._node = rclpy.create_node("lerf_client", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        self._clients = {
+        self._clients: dict[str, Any] = {
             service: self._node.create_client(kind, f"{name}/{service}", qos_profile=SERVICE_QOS)
             for service, kind in _SERVICES.items()
         }

@@ -227,7 +227,7 @@ def _pixels(message: Image, dtype: type, channels: int, what: str) -> NDArray:
             f"the message has step {message.step} and {data.size} bytes"
         )
     rows = np.lib.stride_tricks.as_strided(data, shape=(height, row), strides=(step, 1))
-    pixels = (rows if step == row else np.ascontiguousarray(rows)).view(dtype)
+    pixels: NDArray = (rows if step == row else np.ascontiguousarray(rows)).view(dtype)
     if pixels.dtype.itemsize > 1 and bool(message.is_bigendian) != (sys.byteorder == "big"):
         pixels = pixels.byteswap()
     return pixels.reshape((height, width) if channels == 1 else (height, width, channels))
@@ -243,5 +243,5 @@ def _image_message(pixels: NDArray, encoding: str, stamped: Header) -> Image:
         step=int(pixels.strides[0]),
     )
     # `message.data = pixels` copies element by element, 3,000 times slower.
-    message.data.frombytes(memoryview(pixels).cast("B"))
+    message.data.frombytes(memoryview(pixels.data).cast("B"))
     return message

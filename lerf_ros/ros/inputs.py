@@ -8,6 +8,7 @@ from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image
@@ -50,12 +51,18 @@ class CameraInputs:
         ]
         self._optional = [] if options.depth == "off" else [subscribe(Image, "depth", self._assembler.add_depth)]
         period = max(options.wait / 4, 0.01)
-        self._timer = node.create_timer(period, lambda: self._assembler.poll(time.monotonic()), group)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(period, lambda: self._assembler.poll(time.monotonic()), group, steady)
 
     def close(self) -> None:
         self._node.destroy_timer(self._timer)
         for subscription in self._needed + self._optional:
             self._node.destroy_subscription(subscription)
+
+    @property
+    def frames_without_depth(self) -> int:
+        """Frames used without the depth that was waited for."""
+        return self._assembler.frames_without_depth
 
     def lacking(self) -> str:
         """What is missing for a complete frame, in words; empty when nothing is known to be."""

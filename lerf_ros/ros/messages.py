@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from geometry_msgs.msg import Point, PoseArray, PoseStamped, Vector3
+from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -137,5 +136,5 @@ def _label(target: Target, text: str, index: int, stamped: Header) -> Marker:
     )
 
 
-def _points(*positions: Sequence[float]) -> list[Point]:
+def _points(*positions: NDArray[np.float64]) -> list[Point]:
     return [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in positions]

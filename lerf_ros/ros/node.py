@@ -7,18 +7,18 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from geometry_msgs.msg import PoseArray, PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.task import Future as RosFuture
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -26,6 +26,7 @@ from lerf_ros.features.encoder import EncoderError, load_encoder
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.msg import Status
 from lerf_ros.query.targets import Answer, QueryError
+from lerf_ros.ros.bridge import finished
 from lerf_ros.ros.client import SERVICE_QOS
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.drops import DropCounter
@@ -42,10 +43,20 @@ from lerf_ros.ros.parameters import (
 )
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.ros.status import status_message
-from lerf_ros.ros.worker import MapWorker, WorkerStopped
+from lerf_ros.ros.worker import MapWorker, WorkerStatistics, WorkerStopped
 from lerf_ros.srv import LoadMap, Query, SaveMap
 
 T = TypeVar("T")
+
+
+class Outcome(Protocol):
+    """What the responses of all services have in common."""
+
+    success: bool
+    message: str
+
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
 
@@ -111,9 +122,10 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
         self._frame_taken = self.create_guard_condition(self._publish_status, self._group)
-        self.create_timer(1.0 / self._settings["status.rate"], self._on_status_timer, self._group)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # status comes also while simulated time stands still
+        self.create_timer(1.0 / self._settings["status.rate"], self._on_status_timer, self._group, steady)
         if self._settings["autostart"]:
-            self._autostart_timer = self.create_timer(0.0, self._autostart, self._group)
+            self._autostart_timer = self.create_timer(0.0, self._autostart, self._group, steady)  # type: ignore[arg-type]
 
     def destroy_node(self) -> None:
         self._release()
@@ -137,14 +149,15 @@ class LerfNode(LifecycleNodeMixin, Node):
 
     async def _load(self) -> None:
         """Builds the worker and waits, without blocking, until it has loaded (or failed to)."""
-        if self._state != "unconfigured" or self._worker is not None:
+        if self._state != "unconfigured":
             return
         try:
-            loading = self._start_worker()
+            loading = self._loading or self._start_worker()
         except ParameterError as error:
             self.get_logger().error(str(error))
             return
-        await self._awaitable(loading)
+        assert self.executor is not None  # it runs this coroutine
+        await finished(loading, self.executor)  # on_configure looks at what came of it
 
     def _start_worker(self) -> Future[None]:
         parameters = self._settings
@@ -225,6 +238,16 @@ class LerfNode(LifecycleNodeMixin, Node):
     def _state(self) -> str:
         return self._state_machine.current_state[1]
 
+    @property
+    def _configured(self) -> MapWorker:
+        """The worker of a configured node."""
+        assert self._worker is not None
+        return self._worker
+
+    @property
+    def _statistics(self) -> WorkerStatistics:
+        return self._worker.statistics if self._worker is not None else WorkerStatistics()
+
     def _close_inputs(self) -> None:
         inputs, self._inputs = self._inputs, None
         if inputs is not None:
@@ -247,7 +270,7 @@ class LerfNode(LifecycleNodeMixin, Node):
     async def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         began = time.monotonic()
         refusal = self._refusal()
-        if not refusal and self._worker.statistics.keyframes == 0:
+        if not refusal and self._statistics.keyframes == 0:
             refusal = f"no keyframe yet: {self._waits_for() or 'the first frame is on its way'}"
         if refusal:
             return _refused(response, refusal)
@@ -255,7 +278,7 @@ class LerfNode(LifecycleNodeMixin, Node):
             options = query_options(
                 self._settings, request.max_targets, request.min_relevancy, request.canonical_phrases
             )
-            answer = await self._done(self._worker.ask(request.text, options))
+            answer = await self._done(self._configured.ask(request.text, options))
         except (QueryError, WorkerStopped) as error:
             return _refused(response, str(error))
         except Exception as error:  # anything else would end the executor, and with it the node
@@ -279,13 +302,13 @@ class LerfNode(LifecycleNodeMixin, Node):
     async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return await self._on_map(response, lambda online: online.reset(), "the map is empty again")
 
-    async def _on_map(self, response: T, function: Callable[[OnlineMapper], Any], success: str) -> T:
+    async def _on_map(self, response: OutcomeT, function: Callable[[OnlineMapper], Any], success: str) -> OutcomeT:
         """Runs something in the worker; the response says how it went."""
         refusal = self._refusal()
         if refusal:
             return _refused(response, refusal)
         try:
-            await self._done(self._worker.request(function))
+            await self._done(self._configured.request(function))
         except Exception as error:  # as in _on_query; messages of the mapper say what to do
             return _refused(response, str(error) or type(error).__name__)
         response.success, response.message = True, success
@@ -315,7 +338,7 @@ class LerfNode(LifecycleNodeMixin, Node):
 
     def _on_status_timer(self) -> None:
         now = time.monotonic()
-        steps = self._worker.statistics.steps if self._worker is not None else 0
+        steps = self._statistics.steps
         then, before = self._steps_seen
         self._steps_per_second = max(0.0, (steps - before) / max(now - then, 1e-6))
         self._steps_seen = (now, steps)
@@ -333,7 +356,7 @@ class LerfNode(LifecycleNodeMixin, Node):
                 state="error" if failed else self._state,
                 message=self._refusal() or self._waits_for() or self._progress(),
                 device=self._device,
-                statistics=self._worker.statistics if self._worker is not None else None,
+                statistics=self._statistics,
                 drops=self._drops,
                 steps_per_second=self._steps_per_second,
                 last_query=self._last_query,
@@ -342,7 +365,7 @@ class LerfNode(LifecycleNodeMixin, Node):
 
     def _waits_for(self) -> str:
         """What an active node lacks, in words; empty when frames come in (or need not)."""
-        if self._inputs is None or self._worker.statistics.frames_taken:
+        if self._inputs is None or self._statistics.frames_taken:
             return ""
         dropped = self._drops.snapshot()
         return self._inputs.lacking() or (f"every frame is dropped; {dropped[-1][0]}" if dropped else "no frame yet")
@@ -350,10 +373,10 @@ class LerfNode(LifecycleNodeMixin, Node):
     def _progress(self) -> str:
         if self._inputs is None:
             return "answering; training.enabled is false"
-        outside = self._worker.statistics.outside_share
+        outside, without_depth = self._statistics.outside_share, self._inputs.frames_without_depth
         if outside > _OUTSIDE_SHARE:
             return f"mapping, but {outside:.0%} of what is measured lies outside the mapped volume: raise scene.radius"
-        return "mapping"
+        return f"mapping; {without_depth} frames came without their depth" if without_depth else "mapping"
 
     # -- small things --------------------------------------------------------------------------------------------------
 
@@ -361,28 +384,12 @@ class LerfNode(LifecycleNodeMixin, Node):
         return header(self.get_clock().now().nanoseconds, self._settings["map.frame"])
 
     async def _done(self, future: Future[T]) -> T:
-        """Result of a worker's future, awaited in the executor."""
-        await self._awaitable(future)
-        return future.result()
-
-    def _awaitable(self, future: Future[Any]) -> RosFuture:
-        """A future of rclpy that is done when the worker's is.
-
-        Setting a result from another thread does not wake rclpy's executor, which only looks at waiting coroutines when
-        something happens (rclpy issue 1467): so it is woken explicitly.
-        """
-        executor = self.executor
-        waited_for = RosFuture(executor=executor)
-
-        def done(_: Future[Any]) -> None:
-            waited_for.set_result(None)
-            executor.wake()
-
-        future.add_done_callback(done)
-        return waited_for
+        """Result of a worker's future; the executor goes on meanwhile."""
+        assert self.executor is not None  # it runs this coroutine
+        return (await finished(future, self.executor)).result()
 
 
-def _refused(response: T, message: str) -> T:
+def _refused(response: OutcomeT, message: str) -> OutcomeT:
     response.success, response.message = False, message
     return response
 

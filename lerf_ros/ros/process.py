@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
+NodeT = TypeVar("NodeT", bound=Node)
 
-def spin_until_shutdown(create: Callable[[], Node], done: Callable[[Node], bool] = lambda node: False) -> int:
+
+def spin_until_shutdown(create: Callable[[], NodeT], done: Callable[[NodeT], bool] = lambda node: False) -> int:
     """Runs one node until SIGINT, SIGTERM or `done`.
 
     rclpy shuts its context down on both signals and then calls the handler that was there before. Python's own would

@@ -19,30 +19,29 @@ def status_message(
     state: str,
     message: str,
     device: str,
-    statistics: WorkerStatistics | None,
+    statistics: WorkerStatistics,
     drops: DropCounter,
     steps_per_second: float,
     last_query: str,
 ) -> Status:
-    """Status of a node; `statistics` is None before a worker exists."""
-    done = statistics or WorkerStatistics()
+    """Status of a node."""
     dropped = drops.snapshot()
     return Status(
         header=stamped,
         state=str(state),
         message=str(message),
         device=str(device),
-        steps=int(done.steps),
+        steps=int(statistics.steps),
         steps_per_second=float(steps_per_second),
-        loss=float(done.loss),
-        keyframes=int(done.keyframes),
-        keyframe_capacity=int(done.keyframe_capacity),
-        pyramid_progress=float(done.pyramid_progress),
-        frames_received=int(done.frames_taken),
+        loss=float(statistics.loss),
+        keyframes=int(statistics.keyframes),
+        keyframe_capacity=int(statistics.keyframe_capacity),
+        pyramid_progress=float(statistics.pyramid_progress),
+        frames_received=int(statistics.frames_taken),
         drop_reasons=[reason for reason, _ in dropped],
         drop_counts=[int(count) for _, count in dropped],
-        prequential_psnr_db=float(done.prequential_psnr_db),
-        prequential_depth_error=float(done.prequential_depth_error),
+        prequential_psnr_db=float(statistics.prequential_psnr_db),
+        prequential_depth_error=float(statistics.prequential_depth_error),
         memory_mb=memory_mb(on_gpu=bool(device) and device != "cpu"),
         last_query=str(last_query),
     )
