@@ -5,7 +5,7 @@
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, RegisterEventHandler, Shutdown
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessStart
 from launch.events import matches_action
@@ -39,7 +39,6 @@ def generate_launch_description() -> LaunchDescription:
         remappings=[(f"~/{name}", LaunchConfiguration(name)) for name in INPUTS],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
-        on_exit=Shutdown(reason="the node lerf has ended"),
     )
     rviz = Node(
         package="rviz2",
