@@ -55,7 +55,7 @@ def _noise_volume(size: int = 64) -> np.ndarray:
     frequency = np.fft.fftfreq(size)[:, None, None] ** 2 + np.fft.fftfreq(size)[None, :, None] ** 2
     frequency = frequency + np.fft.rfftfreq(size)[None, None, :] ** 2
     spectrum = np.fft.rfftn(rng.standard_normal((size, size, size))) * np.exp(-frequency * 120)
-    volume = np.fft.irfftn(spectrum, s=(size, size, size))
+    volume = np.fft.irfftn(spectrum, s=(size, size, size), axes=(0, 1, 2))
     return np.clip(volume / (2.2 * volume.std()), -1, 1).astype(np.float32)
 
 

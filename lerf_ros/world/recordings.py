@@ -122,6 +122,6 @@ def _read_camera(path: Path, width: int, height: int) -> Camera:
         )
     matrix = _read_numbers(path, 3)
     try:
-        return Camera(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2], width, height)
+        return Camera(*map(float, matrix[[0, 1, 0, 1], [0, 1, 2, 2]]), width, height)
     except ValueError as error:
         raise RecordingError(f"{path}: {error}") from error

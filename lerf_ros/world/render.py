@@ -54,8 +54,10 @@ class Scene:
         sizes = [len(piece.faces) for _, piece, _ in pieces]
         self.vertices = np.concatenate([p.vertices @ T[:3, :3].T + T[:3, 3] for _, p, T in pieces]).astype(np.float32)
         self.faces = np.concatenate([p.faces + s for (_, p, _), s in zip(pieces, starts, strict=True)]).astype(np.int32)
-        self._normals = np.concatenate([p.normals @ T[:3, :3].T for _, p, T in pieces]).astype(np.float32)
-        self._texture = np.concatenate([p.texture for _, p, _ in pieces]).astype(np.float32)
+        normals = np.concatenate([p.normals @ T[:3, :3].T for _, p, T in pieces])
+        texture = np.concatenate([p.texture for _, p, _ in pieces])
+        # Normal and texture point of the three corners of every face (F, 3, 6): one gather per hit.
+        self._corners = np.concatenate([normals, texture], axis=1).astype(np.float32)[self.faces]
         part_index = {name: i for i, name in enumerate(("", *PARTS))}
         self.instance = np.repeat(np.array([i for i, _, _ in pieces], dtype=np.int32), sizes)
         self.part = np.repeat(np.array([part_index[p.part] for _, p, _ in pieces], dtype=np.int32), sizes)
@@ -87,15 +89,13 @@ class Scene:
         rays = np.flatnonzero(hits["primID"] >= 0)
         face, depth = hits["primID"][rays], hits["tfar"][rays]
         u, v = hits["u"][rays], hits["v"][rays]
-        corners = self.faces[face]
         weights = np.stack([1 - u - v, u, v], axis=1)
-        normals = np.einsum("nk,nkc->nc", weights, self._normals[corners])
-        texture = np.einsum("nk,nkc->nc", weights, self._texture[corners])
+        surface = np.einsum("nk,nkc->nc", weights, self._corners[face])
+        normals, texture = _unit(surface[:, :3]), surface[:, 3:]
         directions = directions[rays]
         x_world = T_world_camera[:3, 3].astype(np.float32) + depth[:, None] * directions
-        towards = -directions / np.linalg.norm(directions, axis=1, keepdims=True)
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        facing = (normals * towards).sum(axis=1)
+        towards = -_unit(directions)
+        facing = _dot(normals, towards)
         normals *= np.where(facing < 0, -1, 1)[:, None].astype(np.float32)
         incidence = np.abs(facing)
 
@@ -128,15 +128,20 @@ class Scene:
         highlight = np.zeros(len(material), np.float32)
         for light in self._lights:
             to_light = light - x_world
-            distance = np.linalg.norm(to_light, axis=1)
-            to_light /= distance[:, None]
-            fall = np.float32(0.62 / len(self._lights)) * 5.0 / (3.0 + distance**2 * 0.45)
-            diffuse += fall * np.maximum((normals * to_light).sum(axis=1), 0)
-            half = to_light + towards
-            half /= np.linalg.norm(half, axis=1, keepdims=True)
-            highlight += np.maximum((normals * half).sum(axis=1), 0) ** 32
+            fall = np.float32(0.62 / len(self._lights)) * 5.0 / (3.0 + 0.45 * _dot(to_light, to_light))
+            to_light = _unit(to_light)
+            diffuse += fall * np.maximum(_dot(normals, to_light), 0)
+            highlight += np.maximum(_dot(normals, _unit(to_light + towards)), 0) ** 32
         colour = albedo * diffuse[:, None] + (0.45 * table.gloss[material] * highlight)[:, None]
         return (np.clip(colour, 0, 1) * 255).astype(np.uint8)
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("nc,nc->n", a, b)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt(np.maximum(_dot(x, x), np.float32(1e-18)))[:, None]
 
 
 class _MaterialTable:

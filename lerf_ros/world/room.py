@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -43,7 +44,7 @@ class Room:
         if frames < 2:
             raise ValueError(f"a trajectory needs at least 2 frames, got {frames}")
         self.seed, self.name, self._frames = seed, f"room:{seed}", frames
-        f = width / (2 * np.tan(np.radians(HORIZONTAL_FOV_DEG / 2)))
+        f = width / (2 * math.tan(math.radians(HORIZONTAL_FOV_DEG / 2)))
         self.camera = Camera(f, f, (width - 1) / 2, (height - 1) / 2, width, height)
         rng = np.random.default_rng([seed, 0])
         layout = Layout(rng, split)

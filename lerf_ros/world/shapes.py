@@ -93,7 +93,7 @@ def tube(path: np.ndarray | list, radius: float | np.ndarray, sections: int = 10
         side = np.cross(tangent, helper)
         side /= np.linalg.norm(side)
         helper = np.cross(side, tangent)  # carried along the path, so that the tube does not twist
-        rings.append(point + r * (np.cos(angle)[:, None] * helper - np.sin(angle)[:, None] * side))
+        rings.append(point + r * (np.cos(angle)[:, None] * helper + np.sin(angle)[:, None] * side))
     body = np.concatenate(rings)
     n = len(body)
     vertices = np.concatenate([body, rings[0], points[:1], rings[-1], points[-1:]])

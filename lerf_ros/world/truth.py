@@ -9,7 +9,7 @@ import numpy as np
 GROWTH_LIMIT = 0.05  # m
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Box:
     """An oriented box: `T_world_box` (4, 4) with the box's centre as origin, `size` (3,) its full extents in metres."""
 
@@ -52,7 +52,7 @@ class Box:
         return cls(pose, high - low)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TruthObject:
     """One thing in the room. `role` is "object", "furniture" or "structure" (walls, floor, door, rug, ...)."""
 
