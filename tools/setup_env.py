@@ -143,6 +143,7 @@ def check_machine(facts: dict) -> None:
     missing = {
         f"{python}-venv": not facts["venv"],
         f"{python}-dev": not facts["headers"],
+        "python3-colcon-common-extensions": ROS_DISTRO and not shutil.which("colcon"),
         "g++": not shutil.which(os.environ.get("CXX", "c++")) or not shutil.which(os.environ.get("CC", "cc")),
     }
     packages = [package for package, absent in missing.items() if absent]
