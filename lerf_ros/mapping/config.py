@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -13,10 +14,12 @@ from lerf_ros.field.encoding import HashGridConfig
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """The mapped volume; what is unset is found from the depth of the first keyframe."""
+    """The mapped volume. What is unset is found from the depth of the first keyframe, and grows when the robot sees
+    beyond it."""
 
     center: tuple[float, float, float] | None = None  # m, map frame
     radius: float | None = None  # m; beyond it space is contracted
+    margin: float = 1.3  # of the automatic volume around what has been seen
     near: float = 0.15  # m along the ray
     far: float = 8.0  # m along the ray
 
@@ -221,6 +224,10 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         value = float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ValueError(f"{name} must be of type {hint.__name__}, not {value!r}")
+    if hint is int and value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    if hint is float and not (math.isfinite(value) and (value >= 0 or name == "scene.center")):
+        raise ValueError(f"{name} must be a finite number{'' if name == 'scene.center' else ', at least 0'}, not {value}")
     return value
 
 

@@ -14,6 +14,8 @@ from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.selection import cells_seen, motion
 
+_POINT_STRIDE = 32  # every n-th pixel is enough to see which volume the keyframes cover
+
 
 class KeyframeStore:
     """`keyframe.capacity` slots for keyframes of one image size, with the embeddings of their crops.
@@ -51,7 +53,7 @@ class KeyframeStore:
         self.depth_z = torch.empty(capacity, camera.height, camera.width, dtype=torch.float16, device=device)
         self.poses = torch.zeros(capacity, 4, 4, dtype=torch.float64, device=device)
         self.intrinsics = torch.zeros(capacity, 4, device=device)
-        self.embeds = torch.empty(capacity, crops, embed_dim, dtype=torch.float16, device=device)
+        self.embeds = torch.zeros(capacity, crops, embed_dim, dtype=torch.float16, device=device)
         self.valid = torch.zeros(capacity, levels, dtype=torch.bool, device=device)
         self.recent = torch.zeros(recent, dtype=torch.int64, device=device)
         self.language = torch.zeros(capacity, dtype=torch.int64, device=device)
@@ -95,6 +97,18 @@ class KeyframeStore:
     def newest_first(self) -> tuple[int, ...]:
         """Slots in use, from the newest keyframe to the oldest."""
         return tuple(self._age_order)
+
+    def seen_points(self) -> NDArray[np.float64]:
+        """World points (N, 3), metres, of a coarse grid of the measured pixels of all keyframes, and their cameras."""
+        n, step = len(self), _POINT_STRIDE
+        depth_z = self.depth_z[:n, ::step, ::step].float().cpu()
+        slot, v, u = torch.isfinite(depth_z).nonzero(as_tuple=True)
+        z = depth_z[slot, v, u].double()
+        fx, fy, cx, cy = self.intrinsics.cpu().double()[slot].unbind(dim=-1)
+        x_camera = torch.stack([(u * step - cx) / fx * z, (v * step - cy) / fy * z, z], dim=-1).numpy()
+        T = self.host_poses
+        points = np.einsum("nij,nj->ni", T[slot, :3, :3], x_camera) + T[slot, :3, 3]
+        return np.concatenate([points, T[:, :3, 3]])
 
     def check_size(self, frame: Frame) -> None:
         """Raises ValueError when the frame's image size is not the store's."""

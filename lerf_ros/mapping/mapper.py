@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.poses import Pose
@@ -20,12 +21,13 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.rendering import Rendering, render_view
-from lerf_ros.mapping.scene import find_bounds, measured_points
+from lerf_ros.mapping.scene import enclosing, first_bounds, measured_points
 from lerf_ros.mapping.selection import KeyframeSelector
 from lerf_ros.mapping.training import StepStats, Trainer
 
 _LOG = logging.getLogger(__name__)
 
+_MUCH_OUTSIDE = 0.2  # share of a keyframe's points outside the volume
 _PREQUENTIAL_STRIDE = 16  # pixels; a keyframe is judged on this grid before it is trained on
 
 
@@ -62,8 +64,8 @@ class Mapper:
 
     Attributes:
         version: grows with every change of the map.
-        outside_share: share of the measured points of all keyframes so far that lie outside the mapped volume, where
-            space is squashed and detail is lost.
+        outside_share: share of the measured points of the keyframes, since the volume last grew, that lie outside it,
+            where space is squashed and detail is lost.
     """
 
     def __init__(
@@ -95,6 +97,11 @@ class Mapper:
         return len(self.store) if self.store is not None else 0
 
     @property
+    def layout(self) -> PyramidLayout | None:
+        """The crop pyramid of the keyframes; None until the image size is known."""
+        return self.store.layout if self.store is not None else None
+
+    @property
     def steps(self) -> int:
         """Training steps taken."""
         return self._trainer.steps if self._trainer is not None else 0
@@ -118,12 +125,12 @@ class Mapper:
             return KeyframeDecision(False, selection.reason)
         frame = selection.frame
         if self.bounds is None:
-            self._bound(find_bounds(self.config.scene, frame))
+            self._bound(first_bounds(self.config.scene, frame))
         quality = self._prequential(frame) if self.steps else None
         slot, generation = self.store.insert(frame)
         if self.fields.exposure is not None:
             self.fields.exposure.reset(slot)
-        self._count_outside(frame)
+        self._fit_volume(frame)
         self.version += 1
         return KeyframeDecision(True, selection.reason, slot, generation, frame.stamp_ns, quality)
 
@@ -212,18 +219,28 @@ class Mapper:
         known = depth_errors[np.isfinite(depth_errors)]
         return Quality(psnr, float(np.median(known)) if len(known) else math.nan)
 
-    def _count_outside(self, frame: Frame) -> None:
-        assert self.bounds is not None
+    def _fit_volume(self, frame: Frame) -> None:
+        """Counts what a new keyframe sees outside the volume; when that is much, an automatic volume grows.
+
+        Growing means to begin training anew, in a volume around all that the keyframes see: they are all still there,
+        so that the map is back within seconds. Each growth adds the margin, so there are few.
+        """
+        assert self.bounds is not None and self.store is not None
         points = torch.from_numpy(measured_points(frame))
         outside = len(points) - int(self.bounds.contains(points).sum())
         self._points += len(points)
         self._points_outside += outside
-        if outside > len(points) / 2:
+        if outside <= _MUCH_OUTSIDE * len(points):
+            return
+        if self.config.scene.radius is None:
+            self.fields = MapFields(self.config, self.embed_dim).to(self.device)
+            self._bound(enclosing(self.config.scene, self.store.seen_points()))
+            self._points = self._points_outside = 0
+            _LOG.info("the mapped volume grew to a radius of %.1f m; training starts anew", self.bounds.radius)
+        else:
             _LOG.warning(
-                "most of keyframe %d lies outside the mapped volume (center %s, radius %.1f m), where detail is lost: "
-                "set scene.center and scene.radius and reset the map",
-                frame.stamp_ns,
-                self.bounds.center,
+                "%.0f %% of what a new keyframe sees lies outside the mapped volume, where detail is lost: set a larger "
+                "scene.radius (now %.1f m) and reset the map",
+                100 * outside / len(points),
                 self.bounds.radius,
             )
-

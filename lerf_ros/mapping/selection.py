@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping.config import KeyframeConfig
 from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.scene import measured_points
 
 _RECENT_FRAMES = 15  # frames over which the median sharpness is taken
-_DEPTH_STRIDE = 16  # every n-th pixel is enough to see which cells a view covers
 
 
 def motion(T_world_camera: Pose, others: NDArray[np.float64], config: KeyframeConfig) -> NDArray[np.float64]:
@@ -35,22 +35,7 @@ def sharpness(image: NDArray[np.uint8]) -> float:
 
 def cells_seen(frame: Frame, size: float) -> NDArray[np.int64]:
     """Sorted keys of the cells of edge `size` metres in which the frame measured depth; empty without depth."""
-    if frame.depth_z is None:
-        return np.empty(0, np.int64)
-    depth_z = frame.depth_z[::_DEPTH_STRIDE, ::_DEPTH_STRIDE]
-    v, u = np.nonzero(np.isfinite(depth_z))
-    z = depth_z[v, u].astype(np.float64)
-    camera = frame.camera
-    x_camera = np.stack(
-        [
-            (u * _DEPTH_STRIDE - camera.cx) / camera.fx * z,
-            (v * _DEPTH_STRIDE - camera.cy) / camera.fy * z,
-            z,
-        ],
-        axis=-1,
-    )
-    x_world = x_camera @ frame.T_world_camera[:3, :3].T + frame.T_world_camera[:3, 3]
-    i, j, k = (np.floor(x_world / size).astype(np.int64) & 0x1FFFFF).T
+    i, j, k = (np.floor(measured_points(frame) / size).astype(np.int64) & 0x1FFFFF).T
     return np.unique(i << 42 | j << 21 | k)
 
 

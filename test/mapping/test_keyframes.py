@@ -60,13 +60,13 @@ def test_new_keyframes_are_never_refused_and_coverage_stays():
 
 
 def test_late_embeddings_never_reach_a_slot_that_was_reused():
-    store = make_store(capacity=2)
+    store = make_store(capacity=3)
     store.insert(frame(0.0))
-    slot, old = store.insert(frame(1.0))
+    slot, old = store.insert(frame(5.0))
+    store.insert(frame(5.3))
     assert store.write_embeds(slot, old, 0, torch.ones(5, 3)) and store.finish_level(slot, old, 1)
     assert store.valid[slot].tolist() == [False, True]
-    assert store.insert(frame(1.01, value=3)) == (0, 2)  # the far one stays: nothing is closer than the two
-    assert store.insert(frame(9.0, value=3)) == (slot, old + 1)
+    assert store.insert(frame(20.0, value=3)) == (slot, old + 1)
     before = store.embeds[slot].clone()
     assert not store.valid[slot].any()
     assert not store.write_embeds(slot, old, 0, torch.full((5, 3), 7.0))
@@ -108,4 +108,4 @@ def test_state_restores_into_an_empty_store():
 
 def test_memory_is_what_the_buffers_take():
     store = make_store(capacity=4)
-    assert store.memory_bytes == 4 * (6 * 8 * (3 + 2) + 16 * 8 + 4 * 4 + 5 * 3 * 2 + 2)
+    assert store.memory_bytes == 4 * (6 * 8 * (3 + 2) + 16 * 8 + 4 * 4 + store.layout.total * 3 * 2 + 2)

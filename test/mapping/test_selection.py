@@ -49,17 +49,13 @@ def test_unmapped_volume_is_wanted_without_motion():
     assert selector.offer(frame(depth_z=far), known, seen).reason == "sees unmapped volume"
 
 
-def test_cells_are_those_of_the_back_projected_points():
+def test_cells_hold_the_back_projected_points():
     depth_z = np.full((64, 64), np.nan)
-    depth_z[0, 48] = 2.0  # on the stride of 16
-    T = pose(x=10.0)
-    x_world = T[:3, 3] + 2.0 * np.array([(48 - 31.5) / 60, (0 - 31.5) / 60, 1.0])
-    other = T[:3, 3] + (np.floor(x_world / 0.25) * 0.25 + 0.01 - T[:3, 3])  # another point of the same cell
-    z = 2.0 + (other - x_world)[2]
-    assert np.floor(other / 0.25).tolist() == np.floor(x_world / 0.25).tolist() and z > 0
-    assert len(cells_seen(frame(x=10.0, depth_z=depth_z), 0.25)) == 1
-    shifted = cells_seen(frame(x=10.25, depth_z=depth_z), 0.25)
-    assert shifted != cells_seen(frame(x=10.0, depth_z=depth_z), 0.25)
+    depth_z[8, 56] = 2.0  # one of the pixels that are looked at: x = 2 * (56 - 31.5) / 60 = 0.8167 m
+    first = cells_seen(frame(x=0.0, depth_z=depth_z), 0.25)
+    np.testing.assert_array_equal(cells_seen(frame(x=0.18, depth_z=depth_z), 0.25), first)  # up to x = 1 m
+    assert cells_seen(frame(x=0.19, depth_z=depth_z), 0.25) != first
+    assert cells_seen(frame(x=-0.07, depth_z=depth_z), 0.25) != first  # below 0.75 m
 
 
 def test_a_blurred_frame_loses_to_a_sharp_neighbour():

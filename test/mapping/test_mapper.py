@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.mapping.mapper import Mapper
+
+def trained(box, depth=True, steps=250):
+    mapper = Mapper(box.config, box.camera, 0, "cpu", seed=0)
+    for f in box.walk(10, depth):
+        assert mapper.add_frame(f).accepted
+    for _ in range(steps):
+        mapper.step()
+    return mapper
+
+
+def unseen(box):
+    return box.pose(0.35, 0.2, 0.1)  # between the keyframes of the walk
+
+
+def quality(box, mapper):
+    """PSNR and median depth error of an unseen view, against the closed form."""
+    rendering = mapper.render(box.camera, unseen(box))
+    rgb, depth_z, _ = box.view(unseen(box))
+    psnr = -10 * np.log10(np.mean((rendering.rgb.numpy() - rgb) ** 2))
+    return psnr, np.median(np.abs(rendering.depth_z.numpy() - depth_z))
+
+
+@pytest.fixture(scope="module")
+def mapper(box):
+    return trained(box)
+
+
+def test_an_unseen_view_is_predicted_without_its_depth(box, mapper):
+    untrained = quality(box, trained(box, steps=1))
+    psnr, depth_error = quality(box, mapper)
+    assert psnr > 25.0 > untrained[0] + 5
+    assert depth_error < 0.04 < untrained[1]
+
+
+def test_the_step_after_many_has_a_smaller_loss(box, mapper):
+    assert float(mapper.step().loss) < 0.5 * float(trained(box, steps=1).step().loss)
+
+
+def test_without_any_depth_colours_still_come_out(box):
+    psnr, _ = quality(box, trained(box, depth=False, steps=300))
+    assert psnr > 18.0
+
+
+def test_rendering_does_not_read_the_measured_depth(box, mapper):
+    before = mapper.render(box.camera, unseen(box))
+    kept = mapper.store.depth_z.clone()
+    mapper.store.depth_z.fill_(torch.nan)
+    after = mapper.render(box.camera, unseen(box))
+    mapper.store.depth_z.copy_(kept)
+    assert torch.equal(before.rgb, after.rgb) and torch.equal(before.depth_z, after.depth_z)
+
+
+def test_a_stride_picks_pixels_of_the_full_view(box, mapper):
+    whole, part = mapper.render(box.camera, unseen(box)), mapper.render(box.camera, unseen(box), stride=4)
+    assert part.rgb.shape == (12, 16, 3)
+    torch.testing.assert_close(part.depth_z, whole.depth_z[2::4, 2::4])
+
+
+def test_keyframes_are_judged_before_they_are_trained_on(box, mapper):
+    other = trained(box, steps=60)
+    decision = other.add_frame(box.frame(box.pose(0.9, -0.5, 0.3)))
+    assert decision.accepted and decision.prequential.psnr > 9 and decision.prequential.depth_error < 1.0
+    assert Mapper(box.config, None, 0, "cpu").add_frame(box.frame(box.pose(0.0))).prequential is None
+
+
+def test_frames_that_did_not_move_are_left_out(box, mapper):
+    decision = mapper.add_frame(box.walk(10)[3])
+    assert not decision.accepted and decision.slot is None and "moved" in decision.reason
+
+
+def test_another_resolution_is_refused(box, mapper):
+    camera = Camera(fx=20.0, fy=20.0, cx=15.5, cy=11.5, width=32, height=24)
+    f = box.frame(box.pose(0.0))
+    small = type(f)(0, f.image[::2, ::2], None, camera, box.pose(0.0))
+    with pytest.raises(ValueError, match="64x48.*32x24"):
+        mapper.add_frame(small)
+
+
+def test_before_the_first_keyframe_everything_says_so(box):
+    empty = Mapper(box.config, None, 0, "cpu")
+    for action in (empty.step, lambda: empty.render(box.camera, unseen(box)), lambda: empty.surface(10)):
+        with pytest.raises(RuntimeError, match="before the first keyframe"):
+            action()
+
+
+def test_an_automatic_volume_grows_with_what_is_seen(box):
+    mapper = Mapper(box.config.override({"scene.center": None, "scene.radius": None}), None, 0, "cpu")
+    frames = box.walk(10)
+    mapper.add_frame(frames[0])
+    first = mapper.bounds.radius
+    for f in frames[1:]:
+        mapper.add_frame(f)
+        mapper.step()
+    corner = np.sqrt(2**2 + 1.5**2 + 2**2)
+    assert first < mapper.bounds.radius
+    assert 0.8 * corner < mapper.bounds.radius < 1.6 * corner
+    np.testing.assert_allclose(mapper.bounds.center, 0, atol=0.5)
+    assert mapper.outside_share < 0.2
+
+
+def test_a_given_volume_stays_and_what_is_outside_is_counted(box, caplog):
+    mapper = Mapper(box.config.override({"scene.center": [20, 0, 0]}), None, 0, "cpu")
+    mapper.add_frame(box.frame(box.pose(0.0)))
+    assert mapper.outside_share == 1.0 and mapper.bounds.center == (20, 0, 0)
+    assert "scene.radius" in caplog.text
+
+
+def test_maps_far_from_the_origin_are_as_good(box):
+    shift = np.array([400_000.0, 5_000_000.0, 50.0])  # UTM
+    mapper = Mapper(box.config.override({"scene.center": shift.tolist()}), box.camera, 0, "cpu", seed=0)
+    for f in box.walk(10):
+        T = f.T_world_camera.copy()
+        T[:3, 3] += shift
+        mapper.add_frame(type(f)(0, f.image, f.depth_z, box.camera, T))
+    for _ in range(150):
+        mapper.step()
+    T = unseen(box).copy()
+    T[:3, 3] += shift
+    depth_z = mapper.render(box.camera, T).depth_z.numpy()
+    assert np.median(np.abs(depth_z - box.view(unseen(box))[1])) < 0.12
