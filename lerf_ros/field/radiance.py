@@ -50,7 +50,7 @@ class RadianceField(nn.Module):
         grid: HashGridConfig,
         hidden: int = 64,
         geometry_features: int = 15,
-        initial_density: float = 0.1,
+        initial_density: float = 1.0,
         backend: str = "auto",
         precision: str = "auto",
     ) -> None:

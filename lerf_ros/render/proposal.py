@@ -23,7 +23,7 @@ class DensityGrid(nn.Module):
 
     Args:
         resolution: G, cells per axis.
-        initial_density: 1/m, of every cell at first.
+        initial_density: 1/m, of every cell at first; that of the untrained field.
         decay: what a cell keeps per visit, in (0, 1).
 
     Attributes:
@@ -32,7 +32,7 @@ class DensityGrid(nn.Module):
 
     sigmas: Tensor
 
-    def __init__(self, resolution: int, initial_density: float = 0.1, decay: float = 0.95) -> None:
+    def __init__(self, resolution: int, initial_density: float = 1.0, decay: float = 0.95) -> None:
         super().__init__()
         if resolution < 1:
             raise ValueError(f"the proposal grid needs at least one cell per axis, got {resolution}")

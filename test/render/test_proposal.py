@@ -25,7 +25,7 @@ def test_points_on_rays_are_where_the_scene_bounds_put_them():
 
 
 def test_a_new_grid_samples_evenly():
-    grid = DensityGrid(32)
+    grid = DensityGrid(32, initial_density=0.01)
     bins = spaced_edges(0.1, 6.0, 96, knee=RADIUS)
     edges = grid.propose(rays_along_x(3), stratified_edges(bins, 3, jitter=False), 24, jitter=False)
     assert edges.shape == (3, 25)
