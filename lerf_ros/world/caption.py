@@ -28,8 +28,11 @@ OBJECT_SHARE, FURNITURE_SHARE = 0.12, 0.30  # centre-weighted cover from which a
 
 @dataclass(frozen=True)
 class Seen:
-    """A thing in a crop: `coverage` is its share of the crop, `share` the same weighted towards the crop's centre,
-    `inside` the share of its visible pixels in the whole view that lie in the crop; `parts` maps names to centre-weighted shares."""
+    """A thing in a crop.
+
+    `coverage` is its share of the crop, `share` the same weighted towards the crop's centre, `inside` how much of what
+    the whole view shows of it lies in the crop; `parts` maps names of parts to their centre-weighted shares.
+    """
 
     thing: TruthObject
     coverage: float
@@ -40,8 +43,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class CropContent:
-    """What a crop shows. `subject` is what it is about; `seen` everything in it, largest centre-weighted share first;
-    `shown` the meanings of all that a right text may mention; `several`: more than one object shares the crop evenly."""
+    """What a crop shows.
+
+    `subject` is what it is about; `seen` everything in it, largest centre-weighted share first; `shown` the meanings of
+    all that a right text may mention; `several`: more than one object shares the crop evenly.
+    """
 
     subject: Meaning
     seen: tuple[Seen, ...]
@@ -49,7 +55,7 @@ class CropContent:
     several: bool
 
     def shows(self, meaning: Meaning) -> bool:
-        """Whether a text of this meaning would be right about the crop: a negative for contrast only if it would not."""
+        """Whether a text of this meaning is right about the crop: it is a negative example only if not."""
         return any(meaning.agrees(shown) for shown in self.shown)
 
 
@@ -80,9 +86,7 @@ def describe(room: Room, view: View, uv_box: tuple[float, float, float, float]) 
     seen = []
     for number in np.unique(instance[instance != NOTHING]):
         here = instance == number
-        parts = {
-            PARTS[p - 1]: float(weight[here & (part == p)].sum()) for p in np.unique(part[here]) if p != 0
-        }
+        parts = {PARTS[p - 1]: float(weight[here & (part == p)].sum()) for p in np.unique(part[here]) if p != 0}
         coverage = float(here.mean())
         inside = min(1.0, coverage * len(instance) * per_sample / totals[number])
         seen.append(Seen(room.things[int(number)], coverage, float(weight[here].sum()), inside, parts))
@@ -104,7 +108,9 @@ def _interpret(seen: tuple[Seen, ...]) -> CropContent:
     subject_seen = objects[0] if objects else furniture[0] if furniture else seen[0] if seen else None
     if subject_seen is None:
         return CropContent(Meaning(), (), (), False)
-    subject = Meaning(subject_seen.thing.kind, subject_seen.thing.colour, None if several else _part_in_focus(subject_seen))
+    subject = Meaning(
+        subject_seen.thing.kind, subject_seen.thing.colour, None if several else _part_in_focus(subject_seen)
+    )
     shown = []
     for s in seen:
         if s.coverage >= SHOWN or s is subject_seen:
@@ -125,63 +131,70 @@ def _part_in_focus(seen: Seen) -> str | None:
 
 def phrases(content: CropContent, room: Room) -> list[Phrase]:
     """All texts that say what the crop is about, the canonical ones last."""
-    subject = content.subject
-    if subject.kind is None:
+    kind, colour, part = content.subject
+    if kind is None or colour is None:
         return [Phrase(text, (), True) for text in CANONICAL_PHRASES]
-    texts: list[Phrase] = []
-    if subject.part is not None:
-        texts += _part_phrases(subject)
+    if part is not None:
+        texts = _part_phrases(kind, colour, part)
     elif content.several:
-        texts += _group_phrases(content, room)
+        texts = _group_phrases(content, room)
     else:
-        texts += _thing_phrases(subject)
-        texts += _context_phrases(content, room)
-    role = next(s.thing.role for s in content.seen if s.thing.kind == subject.kind and s.thing.colour == subject.colour)
-    canonical = ("things", "object") if content.several else ("object", "things") if role == "object" else ("stuff", "texture")
+        texts = _thing_phrases(kind, colour) + _context_phrases(content, room)
+    role = next(s.thing.role for s in content.seen if (s.thing.kind, s.thing.colour) == (kind, colour))
+    canonical = (
+        ("things", "object") if content.several else ("object", "things") if role == "object" else ("stuff", "texture")
+    )
     return texts + [Phrase(text, (), True) for text in canonical]
 
 
-def _thing_phrases(subject: Meaning) -> list[Phrase]:
-    kind_only = Meaning(subject.kind)
+def _thing_phrases(kind: str, colour: str) -> list[Phrase]:
+    plain, full = (Meaning(kind),), (Meaning(kind, colour),)
     result = []
-    for name in names(subject.kind):
-        result += [Phrase(name, (kind_only,)), Phrase(with_article(name), (kind_only,)), Phrase(f"the {name}", (kind_only,))]
-        for colour in colour_names(subject.colour):
-            full = Meaning(subject.kind, subject.colour)
-            said = f"{colour} {name}"
-            result += [Phrase(said, (full,)), Phrase(with_article(said), (full,)), Phrase(f"the {said}", (full,))]
-            result.append(Phrase(f"a photo of {with_article(said)}", (full,)))
+    for name in names(kind):
+        result += [Phrase(text, plain) for text in (name, with_article(name), f"the {name}")]
+        for tone in colour_names(colour):
+            said = f"{tone} {name}"
+            photo = f"a photo of {with_article(said)}"
+            result += [Phrase(text, full) for text in (said, with_article(said), f"the {said}", photo)]
     return result
 
 
-def _part_phrases(subject: Meaning) -> list[Phrase]:
+def _part_phrases(kind: str, colour: str, part: str) -> list[Phrase]:
+    plain, full = (Meaning(kind, None, part),), (Meaning(kind, colour, part),)
     result = []
-    for name in names(subject.kind):
-        for part in part_names(subject.part):
-            short, full = Meaning(subject.kind, None, subject.part), subject
-            result += [Phrase(f"{name} {part}", (short,)), Phrase(f"the {part} of {with_article(name)}", (short,))]
-            for colour in colour_names(subject.colour):
-                result += [Phrase(f"the {part} of {with_article(f'{colour} {name}')}", (full,))]
-                result += [Phrase(f"{colour} {name} {part}", (full,))]
+    for name in names(kind):
+        for said in part_names(part):
+            result += [Phrase(text, plain) for text in (f"{name} {said}", f"the {said} of {with_article(name)}")]
+            for tone in colour_names(colour):
+                whole = f"the {said} of {with_article(f'{tone} {name}')}"
+                result += [Phrase(text, full) for text in (whole, f"{tone} {name} {said}")]
     return result
 
 
 def _group_phrases(content: CropContent, room: Room) -> list[Phrase]:
     objects = [s.thing for s in content.seen if s.thing.role == "object" and s.share >= OBJECT_SHARE / 2][:3]
-    listed, meanings = " and ".join(noun_phrase(t.kind, t.colour) for t in objects), tuple(Meaning(t.kind, t.colour) for t in objects)
+    listed, meanings = (
+        " and ".join(noun_phrase(t.kind, t.colour) for t in objects),
+        tuple(Meaning(t.kind, t.colour) for t in objects),
+    )
     plain = " and ".join(noun_phrase(t.kind) for t in objects)
     result = [Phrase(listed, meanings), Phrase(plain, tuple(Meaning(t.kind) for t in objects))]
     support = _common_support(objects, room)
     if support is not None and any(s.thing is support and s.coverage >= SHOWN for s in content.seen):
         on, carrier = names(support.kind)[0], Meaning(support.kind)
-        result += [Phrase(f"{listed} on a {on}", (*meanings, carrier)), Phrase(f"a {on} with several objects", (carrier,))]
+        result += [
+            Phrase(f"{listed} on a {on}", (*meanings, carrier)),
+            Phrase(f"a {on} with several objects", (carrier,)),
+        ]
         result += [Phrase(f"things on a {support.colour} {on}", (Meaning(support.kind, support.colour),))]
     return result
 
 
 def _context_phrases(content: CropContent, room: Room) -> list[Phrase]:
     """The subject with what carries it, when both are in the picture."""
-    subject = next(s for s in content.seen if s.thing.kind == content.subject.kind and s.thing.colour == content.subject.colour)
+    subject = next(
+        s for s in content.seen if s.thing.kind == content.subject.kind and s.thing.colour == content.subject.colour
+    )
     carrier = room.things.get(subject.thing.supported_by) if subject.thing.supported_by is not None else None
     if carrier is None or not any(s.thing is carrier and s.coverage > 0.15 for s in content.seen):
         return []
@@ -195,7 +208,8 @@ def _context_phrases(content: CropContent, room: Room) -> list[Phrase]:
 
 def _common_support(objects: list[TruthObject], room: Room) -> TruthObject | None:
     supports = {t.supported_by for t in objects}
-    return room.things[supports.pop()] if len(supports) == 1 and None not in supports else None
+    support = supports.pop()
+    return None if supports or support is None else room.things[support]
 
 
 def sample_text(content: CropContent, room: Room, rng: np.random.Generator, canonical: float = 0.06) -> Phrase:

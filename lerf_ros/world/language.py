@@ -5,21 +5,44 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lerf_ros.world.kinds.catalogue import KINDS, STRUCTURE
+from lerf_ros.world.materials import COLOURS
 from lerf_ros.world.parts import PARTS
 
 CANONICAL_PHRASES = ("object", "things", "stuff", "texture")
-PLURALS = ("books", "bananas", "shelves", "ears", "wheels", "legs", "eyes", "wings", "windows", "keys", "hands", "leaves")
+PLURALS = (
+    "books",
+    "bananas",
+    "shelves",
+    "ears",
+    "wheels",
+    "legs",
+    "eyes",
+    "wings",
+    "windows",
+    "keys",
+    "hands",
+    "leaves",
+)
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
-    "grey": ("grey", "gray"), "wooden": ("wooden", "wood"), "metal": ("metal", "metallic", "silver"), "purple": ("purple", "violet"),
-}  # fmt: skip
+    "grey": ("grey", "gray"),
+    "wooden": ("wooden", "wood"),
+    "metal": ("metal", "metallic", "silver"),
+    "purple": ("purple", "violet"),
+}
 STRUCTURE_SYNONYMS: dict[str, tuple[str, ...]] = {"rug": ("carpet",), "picture": ("painting",), "floor": ("ground",)}
 PART_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "shade": ("lampshade",), "beak": ("bill",), "cap": ("lid",), "receiver": ("handset",), "top": ("tabletop", "surface"), "back": ("backrest",),
-}  # fmt: skip
+    "shade": ("lampshade",),
+    "beak": ("bill",),
+    "cap": ("lid",),
+    "receiver": ("handset",),
+    "top": ("tabletop", "surface"),
+    "back": ("backrest",),
+}
 COMMON_WORDS = (
-    "a", "an", "the", "some", "of", "on", "with", "and", "in", "at", "near", "beside", "photo", "picture", "image", "view", "close", "up",
-    "part", "room", "this", "is", "there", "where", "my", "find", "small", "big", "large", "little", "empty", "several", "many", "toy",
-    "background", "surface", "nothing", "corner", "furniture", "thing", "objects", "colour", "color", "colored", "coloured", "textures",
+    "a", "an", "the", "some", "of", "on", "with", "and", "in", "at", "near", "beside", "photo", "picture",
+    "image", "view", "close", "up", "part", "room", "this", "is", "there", "where", "my", "find", "small", "big",
+    "large", "little", "empty", "several", "many", "toy", "background", "surface", "nothing", "corner",
+    "furniture", "thing", "objects", "colour", "color", "colored", "coloured", "textures",
 )  # fmt: skip
 
 
@@ -64,9 +87,8 @@ def _all_words() -> tuple[str, ...]:
     phrases = [*CANONICAL_PHRASES, *COMMON_WORDS]
     for kind in (*KINDS, *STRUCTURE):
         phrases += names(kind)
-    for kind in KINDS.values():
-        for colour in kind.colours:
-            phrases += colour_names(colour)
+    for colour in COLOURS:
+        phrases += colour_names(colour)
     for part in PARTS:
         phrases += part_names(part)
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))

@@ -14,7 +14,17 @@ from lerf_ros.world.poses import standing
 from lerf_ros.world.shapes import Shape
 
 OBJECT_GAP = 0.07  # m, between things on one surface
-ON_SURFACE = {"table": 5, "round table": 3, "desk": 4, "bookcase": 3, "cabinet": 5, "sofa": 2, "armchair": 1, "bed": 2, "stool": 1}
+ON_SURFACE = {
+    "table": 5,
+    "round table": 3,
+    "desk": 4,
+    "bookcase": 3,
+    "cabinet": 5,
+    "sofa": 2,
+    "armchair": 1,
+    "bed": 2,
+    "stool": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Placed:
 
 
 class Layout:
-    """A furnished room of `size` (x, y, height) centred on the origin, floor at z = 0; `placed` lists everything in it."""
+    """A furnished room of `size` (x, y, height), its middle at the origin, floor at z = 0; `placed` is all in it."""
 
     def __init__(self, rng: np.random.Generator, split: str) -> None:
         self._rng, self._split = rng, split
@@ -80,8 +90,10 @@ class Layout:
     def _decorate_walls(self) -> None:
         """A window and some pictures, where nothing tall stands before them."""
         rng, tall = self._rng, [f for f in self.footprints if f.high > 1.0]
-        wanted = [("window", structure.window, ("white", "wooden", "brown"), 0.72)]
-        wanted += [("picture", structure.picture, ("wooden", "black", "white", "yellow", "brown"), 0.42)] * int(rng.integers(2, 5))
+        wanted: list[tuple] = [("window", structure.window, ("white", "wooden", "brown"), 0.72)]
+        wanted += [("picture", structure.picture, ("wooden", "black", "white", "yellow", "brown"), 0.42)] * int(
+            rng.integers(2, 5)
+        )
         for kind, build, colours, half in wanted:
             for _ in range(20):
                 wall = int(rng.integers(4))
@@ -105,7 +117,10 @@ class Layout:
         rng = self._rng
         centre_piece = str(rng.choice(["table", "round table", "table"]))
         beside_walls = ["bookcase", "cabinet", str(rng.choice(["sofa", "bed", "sofa"])), "desk"]
-        beside_walls += [str(k) for k in rng.choice(["armchair", "cabinet", "stool", "bookcase"], int(rng.integers(1, 3)), replace=False)]
+        beside_walls += [
+            str(k)
+            for k in rng.choice(["armchair", "cabinet", "stool", "bookcase"], int(rng.integers(1, 3)), replace=False)
+        ]
         carriers: list[tuple[int, Surface, np.ndarray, int]] = []
         for kind in beside_walls:
             carriers += self._place_furniture(kind, self._beside_wall)
@@ -131,7 +146,9 @@ class Layout:
         index = len(self.placed) - 1
         return [(index, surface, pose, ON_SURFACE[kind]) for surface in surfaces]
 
-    def _put(self, kind: str, colour: str, role: str, shape: Shape, spot: Footprint, support: int | None = None) -> np.ndarray:
+    def _put(
+        self, kind: str, colour: str, role: str, shape: Shape, spot: Footprint, support: int | None = None
+    ) -> np.ndarray:
         """Adds a shape so that the middle of its footprint is at the spot; returns its pose."""
         vertices = shape.vertices()
         middle = (vertices.min(axis=0) + vertices.max(axis=0))[:2] / 2
@@ -223,7 +240,11 @@ class Layout:
         """Things on the floor, near the walls, beside the furniture."""
         limit = self.size[:2] / 2 - 0.06
         rug = [p for p in self.placed if p.kind == "rug"]
-        blocked = self.footprints + self._keep_free + [self._footprint(r.shape, r.T_world_shape[:2, 3], _yaw(r.T_world_shape)) for r in rug]
+        blocked = (
+            self.footprints
+            + self._keep_free
+            + [self._footprint(r.shape, r.T_world_shape[:2, 3], _yaw(r.T_world_shape)) for r in rug]
+        )
         for _ in range(count):
             chosen = self._object("floor", 1.2)
             if chosen is None:

@@ -1,4 +1,4 @@
-"""Colours and surface patterns. A pattern is a function of the point on the surface, in metres, so it needs no images."""
+"""Colours and surface patterns. A pattern is a function of the point on the surface (m), so it needs no images."""
 
 from __future__ import annotations
 
@@ -22,12 +22,25 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "metal": (168, 172, 178),
 }
 MATERIALS = ("wooden", "metal")  # named like colours ("a wooden chair"), drawn as grain and as brushed steel
-PATTERNS = ("plain", "wood", "metal", "cloth", "stripes", "checks", "keys", "screen", "leaves", "globe", "books", "boards")
+PATTERNS = (
+    "plain",
+    "wood",
+    "metal",
+    "cloth",
+    "stripes",
+    "checks",
+    "keys",
+    "screen",
+    "leaves",
+    "globe",
+    "books",
+    "boards",
+)
 
 
 @dataclass(frozen=True)
 class Material:
-    """A base colour [0, 1], a second one for patterns that need it, the pattern's period (m) and its gloss [0, 1]."""
+    """Base colour [0, 1], a second one for patterns that need it, the pattern's period (m), gloss [0, 1]."""
 
     rgb: tuple[float, float, float]
     pattern: str = "plain"
@@ -37,7 +50,7 @@ class Material:
 
 
 def paint(colour: str, rng: np.random.Generator | None = None, pattern: str = "plain", **options) -> Material:
-    """The material for a colour word, slightly varied when a generator is given; wood and metal keep their own patterns."""
+    """The material for a colour word, slightly varied by a generator; wood and metal keep their own patterns."""
     rgb = np.array(COLOURS[colour]) / 255.0
     if rng is not None:
         rgb = np.clip(rgb * rng.uniform(0.86, 1.08) + rng.uniform(-0.01, 0.01, 3), 0.02, 0.97)
@@ -47,6 +60,11 @@ def paint(colour: str, rng: np.random.Generator | None = None, pattern: str = "p
     if colour == "metal":
         return Material(tuple(rgb), "metal", gloss=0.8)
     return Material(tuple(rgb), pattern, **options)
+
+
+def contrast(main: Material) -> Material:
+    """White on dark colours, black on light ones."""
+    return paint("white" if sum(main.rgb) < 1.9 else "black")
 
 
 def _noise_volume(size: int = 64) -> np.ndarray:
@@ -83,7 +101,9 @@ def pattern_mix(pattern: str, x: np.ndarray, normals: np.ndarray, period: np.nda
     one = np.ones(len(x), dtype=np.float32)
     speckle = 1 + 0.05 * noise(x, 0.0012) + 0.04 * noise(x, 0.006)
     if pattern == "wood":
-        rings = x[:, 1] + 0.6 * x[:, 2] + 0.012 * noise(x * np.float32([0.4, 1, 1]), 0.008)  # the grain runs along x
+        rings = (
+            x[:, 1] + 0.6 * x[:, 2] + 0.012 * noise(x * np.array([0.4, 1, 1], np.float32), 0.008)
+        )  # the grain runs along x
         return 0.75 * _wave(rings / period) ** 2, speckle
     if pattern == "metal":
         return 0 * one, speckle * (0.72 + 0.5 * _wave(normals[:, 2] * 0.9 + 0.15) ** 2)
@@ -110,9 +130,11 @@ def pattern_mix(pattern: str, x: np.ndarray, normals: np.ndarray, period: np.nda
         return _steps(x[:, 1] / period, 3), one
     if pattern == "boards":
         row = np.floor(x[:, 1] / period)
-        joint = (np.abs(x[:, 1] / period % 1 - 0.5) > 0.48) | (np.abs((x[:, 0] / (8 * period) + 0.37 * row) % 1 - 0.5) > 0.495)
+        joint = (np.abs(x[:, 1] / period % 1 - 0.5) > 0.48) | (
+            np.abs((x[:, 0] / (8 * period) + 0.37 * row) % 1 - 0.5) > 0.495
+        )
         tone = 0.86 + 0.2 * _steps(row * 31 + np.floor(x[:, 0] / (8 * period) + 0.37 * row), 5)
-        grain = 1 + 0.05 * noise(x * np.float32([0.2, 1, 1]), 0.002)
+        grain = 1 + 0.05 * noise(x * np.array([0.2, 1, 1], np.float32), 0.002)
         return 0.7 * joint.astype(np.float32), tone * grain
     if pattern == "plain":
         return 0 * one, speckle

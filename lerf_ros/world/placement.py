@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
-    """An upright box seen from above: centre (2,), half extents (2,), yaw rad, and the heights between which it stands."""
+    """An upright box from above: centre (2,), half extents (2,), yaw rad, and its lowest and highest z."""
 
     centre: np.ndarray
     half: np.ndarray
@@ -45,7 +45,9 @@ class Footprint:
         return bool((self.corners >= low).all() and (self.corners <= high).all())
 
 
-def best_spot(rng: np.random.Generator, propose, obstacles: list[Footprint], gap: float, tries: int = 40) -> Footprint | None:
+def best_spot(
+    rng: np.random.Generator, propose, obstacles: list[Footprint], gap: float, tries: int = 40
+) -> Footprint | None:
     """The proposal that keeps farthest (up to 4 x `gap`) from all obstacles; None when none keeps `gap`.
 
     `propose(rng)` returns a `Footprint` or None.

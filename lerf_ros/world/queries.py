@@ -12,11 +12,12 @@ from lerf_ros.world.truth import TruthObject, TruthQuery
 def present(things: dict[int, TruthObject], askable: list[int], n: int, rng: np.random.Generator) -> list[TruthQuery]:
     """Up to n questions for things among `askable` (instance ids): all of different kinds, a fifth of them furniture.
 
-    A kind without colour is asked for where it is unmistakable; its boxes are those of *all* things that the text names.
+    A kind is asked for without colour only where it is unmistakable; the boxes are those of *all* that the text names.
     """
     order = [things[i] for i in rng.permutation(askable)]
     furniture = [t for t in order if t.role == "furniture"]
-    chosen, kinds = [], set()
+    chosen: list[TruthObject] = []
+    kinds: set[str] = set()
     for thing in furniture[: n // 5] + [t for t in order if t.role == "object"] + furniture[n // 5 :]:
         if not kinds & lookalikes(thing.kind) and len(chosen) < n:
             kinds.add(thing.kind)

@@ -26,8 +26,9 @@ class RgbdFolder:
     """A folder as a `FrameSource`.
 
     Per frame: `frame-000000.color.jpg` or `.png`; `.depth.png`, 16-bit millimetres, 0 and 65535 not measured (missing
-    file: a frame without depth); `.pose.txt`, camera-to-world (4, 4), metres, optical axes. Once: `camera-intrinsics.txt`,
-    (3, 3), pixels. Frames whose pose is not finite (tracking was lost) are left out and counted in `skipped`.
+    file: a frame without depth); `.pose.txt`, camera-to-world (4, 4), metres, optical axes. Once:
+    `camera-intrinsics.txt`, (3, 3), pixels. Frames whose pose is not finite (tracking was lost) are left out and
+    counted in `skipped`.
 
     Raises:
         RecordingError: folder, frames, intrinsics or poses are missing or damaged (on construction), or a picture is
@@ -86,7 +87,9 @@ def _read_depth(path: Path) -> np.ndarray:
     """depth_z (H, W) float32 in metres, NaN where not measured."""
     raw = _read_picture(path, cv2.IMREAD_UNCHANGED)
     if raw.dtype != np.uint16 or raw.ndim != 2:
-        raise RecordingError(f"{path} must be a 16-bit picture of one channel (millimetres), it is {raw.dtype} {raw.shape}")
+        raise RecordingError(
+            f"{path} must be a 16-bit picture of one channel (millimetres), it is {raw.dtype} {raw.shape}"
+        )
     return np.where(np.isin(raw, NO_DEPTH), np.nan, raw * np.float32(DEPTH_UNIT)).astype(np.float32)
 
 
@@ -122,6 +125,7 @@ def _read_camera(path: Path, width: int, height: int) -> Camera:
         )
     matrix = _read_numbers(path, 3)
     try:
-        return Camera(*map(float, matrix[[0, 1, 0, 1], [0, 1, 2, 2]]), width, height)
+        fx, fy, cx, cy = map(float, matrix[[0, 1, 0, 1], [0, 1, 2, 2]])
+        return Camera(fx, fy, cx, cy, width, height)
     except ValueError as error:
         raise RecordingError(f"{path}: {error}") from error

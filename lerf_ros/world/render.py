@@ -21,8 +21,8 @@ NOTHING = -1  # instance of a pixel whose ray leaves the room
 class View:
     """What a perfect camera sees.
 
-    image (H, W, 3) uint8 RGB; depth_z (H, W) float32 m, NaN where nothing is hit; instance (H, W) int32, `NOTHING` or an
-    instance id; part (H, W) int32, see `parts.PARTS`; incidence (H, W) float32, the
+    image (H, W, 3) uint8 RGB; depth_z (H, W) float32 m, NaN where nothing is hit; instance (H, W) int32, `NOTHING` or
+    an instance id; part (H, W) int32, see `parts.PARTS`; incidence (H, W) float32, the
     cosine between ray and surface normal.
     """
 
@@ -37,7 +37,7 @@ class View:
 
 @lru_cache(maxsize=8)
 def _rays(camera: Camera) -> np.ndarray:
-    """Rays (H W, 3) of all pixel centres in the camera frame, z = 1, so that embree's distance along them is depth_z."""
+    """Rays (H W, 3) of all pixel centres in the camera frame, z = 1: embree's distance along them is depth_z."""
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], axis=-1)
     return rays.reshape(-1, 3).astype(np.float32)
@@ -70,9 +70,11 @@ class Scene:
         TriangleMesh(self._embree, self.vertices[self.faces])
 
     def cast(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
-        """First hits of rays (N, 3): embree's tables `primID` (-1: none), `tfar` in units of |direction|, `u`, `v`, `Ng`."""
+        """First hits of rays (N, 3): embree's tables `primID` (-1: none), `tfar` (in |direction|), `u`, `v`, `Ng`."""
         origins = np.ascontiguousarray(np.broadcast_to(origins, directions.shape), dtype=np.float32)
-        return self._embree.run(origins, np.ascontiguousarray(directions, dtype=np.float32), query="INTERSECT", output=True)
+        return self._embree.run(
+            origins, np.ascontiguousarray(directions, dtype=np.float32), query="INTERSECT", output=True
+        )
 
     def masks(self, camera: Camera, T_world_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Only depth_z (H, W) and the instance mask (H, W): several times faster than `view`."""
@@ -104,16 +106,20 @@ class Scene:
         image[rays] = self._shade(self._material[face], x_world, texture, normals, towards)
         planes = {}
         for name, values, empty in (
-            ("depth_z", depth, np.nan), ("instance", self.instance[face], NOTHING), ("part", self.part[face], 0),
+            ("depth_z", depth, np.nan),
+            ("instance", self.instance[face], NOTHING),
+            ("part", self.part[face], 0),
             ("incidence", incidence, 0),
         ):
             plane = np.full(size, empty, dtype=np.float32 if values.dtype.kind == "f" else np.int32)
             plane[rays] = values
             planes[name] = plane.reshape(camera.height, camera.width)
-        return View(image.reshape(camera.height, camera.width, 3), camera=camera, T_world_camera=T_world_camera, **planes)
+        return View(
+            image.reshape(camera.height, camera.width, 3), camera=camera, T_world_camera=T_world_camera, **planes
+        )
 
     def _shade(self, material, x_world, texture, normals, towards) -> np.ndarray:
-        """Lambert from every light, sky-and-floor ambient, a Blinn highlight where the material has gloss -> (N, 3) uint8."""
+        """Lambert from every light, ambient from above and below, Blinn highlights by gloss -> (N, 3) uint8."""
         table = self._table
         mix, brightness = np.zeros(len(material), np.float32), np.ones(len(material), np.float32)
         kinds = table.pattern[material]

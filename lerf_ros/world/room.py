@@ -34,7 +34,9 @@ class Room:
 
     rate_hz = 5.0
 
-    def __init__(self, seed: int, width: int = 640, height: int = 480, frames: int = 80, split: str = "evaluation") -> None:
+    def __init__(
+        self, seed: int, width: int = 640, height: int = 480, frames: int = 80, split: str = "evaluation"
+    ) -> None:
         if split not in ("train", "evaluation"):
             raise ValueError(f'split must be "train" or "evaluation", not {split!r}')
         if seed < 0:

@@ -12,7 +12,7 @@ NEAREST, FARTHEST = 0.3, 5.0  # m, the range in which a structured-light camera 
 def measure_depth(view: View, rng: np.random.Generator) -> np.ndarray:
     """Measured depth_z (H, W) float32, NaN where the camera gives none.
 
-    Noise grows with the square of the distance, sigma = 1.2 mm + 1.9 mm/m^2 (z - 0.4 m)^2 (Nguyen et al., 3DIMPVT 2012);
+    Noise grows with distance, sigma = 1.2 mm + 1.9 mm/m^2 (z - 0.4 m)^2 (Nguyen et al., 3DIMPVT 2012);
     pixels are lost at depth edges, at grazing angles and out of range.
     """
     depth = view.depth_z

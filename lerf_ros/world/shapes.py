@@ -33,7 +33,9 @@ def _grid_faces(rows: int, columns: int, closed: bool) -> np.ndarray:
     i = np.arange(rows - 1)[:, None] * columns
     j = np.arange(columns if closed else columns - 1)[None, :]
     a, b = i + j, i + (j + 1) % columns
-    return np.concatenate([np.stack([a, b, b + columns], -1), np.stack([a, b + columns, a + columns], -1)]).reshape(-1, 3)
+    return np.concatenate([np.stack([a, b, b + columns], -1), np.stack([a, b + columns, a + columns], -1)]).reshape(
+        -1, 3
+    )
 
 
 def _without_slivers(vertices: np.ndarray, faces: np.ndarray) -> Mesh:
@@ -53,7 +55,9 @@ def lathe(profile: list[tuple[float, float]], sections: int = 28, crease_deg: fl
     cuts = [0, *(np.flatnonzero(sharp) + 1), len(points) - 1]
     for low, high in zip(cuts[:-1], cuts[1:], strict=True):
         radius, z = points[low : high + 1].T
-        ring = np.concatenate([radius[:, None, None] * circle, np.broadcast_to(z[:, None, None], (len(z), sections, 1))], -1)
+        ring = np.concatenate(
+            [radius[:, None, None] * circle, np.broadcast_to(z[:, None, None], (len(z), sections, 1))], -1
+        )
         vertices.append(ring.reshape(-1, 3))
         faces.append(_grid_faces(len(z), sections, closed=True) + start)
         start += ring.shape[0] * sections
@@ -149,7 +153,9 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted mean of the normals of the faces at each vertex (V, 3), unit length."""
     a, b, c = vertices[faces].transpose(1, 0, 2)
     face_normals = np.cross(b - a, c - a)
-    normals = np.stack([np.bincount(faces.ravel(), np.repeat(face_normals[:, i], 3), len(vertices)) for i in range(3)], 1)
+    normals = np.stack(
+        [np.bincount(faces.ravel(), np.repeat(face_normals[:, i], 3), len(vertices)) for i in range(3)], 1
+    )
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
@@ -159,7 +165,9 @@ class Shape:
 
     pieces: list[Piece] = field(default_factory=list)
 
-    def add(self, mesh: Mesh, material: Material, part: str = "", at=(0.0, 0.0, 0.0), turn_deg=(0.0, 0.0, 0.0), scale=1.0):
+    def add(
+        self, mesh: Mesh, material: Material, part: str = "", at=(0.0, 0.0, 0.0), turn_deg=(0.0, 0.0, 0.0), scale=1.0
+    ):
         """Adds a primitive: scaled, turned about x, then y, then z (fixed axes), moved to `at`. Returns the shape."""
         if part and part not in PARTS:
             raise ValueError(f"{part!r} is not in PARTS: add it there, so that part masks mean the same in every room")
@@ -173,12 +181,13 @@ class Shape:
         return self
 
     def scaled(self, factor: float) -> Shape:
-        """The same shape at another size (patterns grow with it); its lowest point is put on z = 0, its middle on the z axis."""
+        """The same shape at another size, patterns included, its lowest point on z = 0 and its middle on the z axis."""
         vertices = self.vertices()
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         offset = np.array([*(low + high)[:2] / 2, low[2]])
         moved = [
-            Piece((p.vertices - offset) * factor, p.faces, p.normals, p.texture * factor, p.material, p.part) for p in self.pieces
+            Piece((p.vertices - offset) * factor, p.faces, p.normals, p.texture * factor, p.material, p.part)
+            for p in self.pieces
         ]
         return Shape(moved)
 

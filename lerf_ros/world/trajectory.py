@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from scipy.spatial.transform import Rotation, RotationSpline
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.world.freespace import clearance, is_free
@@ -12,11 +11,10 @@ from lerf_ros.world.poses import look_at
 from lerf_ros.world.render import Scene
 from lerf_ros.world.truth import TruthObject
 
-_LOOK = Camera(44.0, 44.0, 39.5, 29.5, 80, 60)  # a small picture to see what a stop shows; a bit narrower than the real camera
-EYE_HEIGHT = (1.25, 1.7)  # m
-DISTANCE = (0.8, 1.7)  # m from what a stop looks at
-STOPS_PER_THING = 1  # other stops show it too
-FEWEST_STOPS = 8
+_LOOK = Camera(72.0, 72.0, 39.5, 29.5, 80, 60)  # what a stop shows: small, and a bit narrower than the real camera
+EYE_HEIGHT = (1.25, 1.6)  # m
+DISTANCE = (1.0, 2.0)  # m from what a stop looks at
+FEWEST_STOPS, FEWEST_PIXELS = 8, 9
 TURN_COST = 0.5  # m/rad: what turning costs against walking, when the stops are put in order
 
 
@@ -25,20 +23,23 @@ def hand_held(
 ) -> np.ndarray:
     """T_world_camera of every frame (frames, 4, 4): stops from which all objects are seen, joined by a smooth walk.
 
-    Positions are C1 (monotone cubic, so that the walk never swings out between its stops), orientations C2, plus the
-    tremor of a hand (about 4 mm and 0.3 degrees).
+    Position, heading and pitch are C1 (monotone cubic, so that the walk never swings out between its stops) and the
+    camera stays upright, but for the tremor of a hand (about 4 mm and 0.3 degrees).
     """
-    stops, sees = _candidate_stops(scene, size, things, rng)
-    tour = _tour(stops[_cover(sees, _efforts(stops))], things)
+    stops, shown = _candidate_stops(scene, size, things, rng)
+    tour = _tour(stops[_cover(shown, _efforts(stops))], things)
     legs = np.diagonal(_efforts(tour), offset=1)
     times = np.concatenate([[0], np.cumsum(legs + 0.35 * legs.mean())])  # a moment at every stop
-    at = np.linspace(0, times[-1], frames)
-    positions = PchipInterpolator(times, tour[:, :3, 3])(at)
-    rotations = RotationSpline(times, Rotation.from_matrix(tour[:, :3, :3]))(at)
-    poses = np.tile(np.eye(4), (frames, 1, 1))
-    poses[:, :3, 3] = positions + _tremor(rng, frames, 0.004)
-    poses[:, :3, :3] = (rotations * Rotation.from_rotvec(_tremor(rng, frames, np.radians(0.3)))).as_matrix()
-    return poses
+    forward = tour[:, :3, 2]
+    heading = np.unwrap(np.arctan2(forward[:, 1], forward[:, 0]))
+    path = np.column_stack([tour[:, :3, 3], heading, np.arcsin(forward[:, 2])])
+    path = PchipInterpolator(times, path)(np.linspace(0, times[-1], frames))
+    eyes = path[:, :3] + _tremor(rng, frames, 0.004)
+    heading, pitch, roll = (
+        np.array([path[:, 3], path[:, 4], 0 * path[:, 4]]).T + _tremor(rng, frames, np.radians(0.3))
+    ).T
+    ahead = np.stack([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), np.sin(pitch)], axis=1)
+    return np.stack([look_at(eye, eye + look, r) for eye, look, r in zip(eyes, ahead, roll)])
 
 
 def _candidate_stops(scene, size, things, rng, per_thing: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +51,7 @@ def _candidate_stops(scene, size, things, rng, per_thing: int = 7) -> tuple[np.n
         for _ in range(60):
             distance, azimuth = rng.uniform(*DISTANCE), rng.uniform(0, 2 * np.pi)
             height = rng.uniform(*EYE_HEIGHT)
-            flat = np.sqrt(max(distance**2 - (height - thing.box.centre[2]) ** 2, 0.45**2))
+            flat = np.sqrt(max(distance**2 - (height - thing.box.centre[2]) ** 2, 0.8**2))
             eye = np.array([*(thing.box.centre[:2] + flat * np.array([np.cos(azimuth), np.sin(azimuth)])), height])
             if not is_free(eye, size, things, margin=0.2):
                 continue
@@ -67,23 +68,20 @@ def _candidate_stops(scene, size, things, rng, per_thing: int = 7) -> tuple[np.n
 
 
 def _cover(shown: np.ndarray, efforts: np.ndarray) -> np.ndarray:
-    """Greedy choice of stops (indices) until each object is seen well from `STOPS_PER_THING` of them, if any can.
+    """Greedy choice of stops (indices) until every object is seen well from one of them, if it can be.
 
-    shown (C, O): pixels of every object; efforts (C, C): between stops, so that stops near the chosen ones are preferred.
+    shown (C, O): pixels of every object; efforts (C, C): between stops, so that stops near chosen ones are preferred.
     """
-    well = (shown >= np.maximum(0.4 * shown.max(axis=0), 6)).astype(int)
-    wanted = np.minimum(STOPS_PER_THING, well.sum(axis=0))
+    well = shown >= np.maximum(0.35 * shown.max(axis=0), FEWEST_PIXELS)
+    missing = well.any(axis=0)
     chosen: list[int] = []
-    while (wanted > 0).any() or len(chosen) < FEWEST_STOPS:
-        gain = (well * np.minimum(wanted, 1)).sum(axis=1).astype(float)
+    while (missing.any() or len(chosen) < FEWEST_STOPS) and len(chosen) < len(shown):
+        gain = (well & missing).sum(axis=1) + 0.01 * well.sum(axis=1)
         if chosen:
             gain /= 1 + efforts[:, chosen].min(axis=1)
-        gain[chosen] = -1
-        best = int(np.argmax(gain))
-        chosen.append(best)
-        wanted = np.maximum(wanted - well[best], 0)
-        if len(chosen) == len(shown):
-            break
+            gain[chosen] = -1
+        chosen.append(int(np.argmax(gain)))
+        missing &= ~well[chosen[-1]]
     return np.array(chosen)
 
 
@@ -96,7 +94,9 @@ def _efforts(stops: np.ndarray) -> np.ndarray:
 
 def _tour(stops: np.ndarray, things: dict[int, TruthObject]) -> np.ndarray:
     """The stops in an order with little effort: nearest neighbour, then 2-opt; ways through tall things cost extra."""
-    tall = [t.box for t in things.values() if t.role != "structure" and t.box.corners()[:, 2].max() > EYE_HEIGHT[0] - 0.15]
+    tall = [
+        t.box for t in things.values() if t.role != "structure" and t.box.corners()[:, 2].max() > EYE_HEIGHT[0] - 0.15
+    ]
     n = len(stops)
     cost = _efforts(stops)
     for i in range(n):

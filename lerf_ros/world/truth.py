@@ -30,12 +30,12 @@ class Box:
         return self.T_world_box[:3, 3]
 
     def contains(self, x_world: np.ndarray, grow: float | np.ndarray = 0.0) -> np.ndarray:
-        """Whether points (.., 3) lie in the box grown by `grow` metres on every side (or per axis (3,)) -> (..) bool."""
+        """Whether points (.., 3) lie in the box, each side moved out by `grow` m (or per axis (3,)) -> (..) bool."""
         x_box = (np.asarray(x_world, dtype=np.float64) - self.centre) @ self.T_world_box[:3, :3]
         return (np.abs(x_box) <= self.size / 2 + grow).all(axis=-1)
 
     def grown(self) -> Box:
-        """The box an answer has to lie in: every side moved out by 5 cm or a quarter of its extent, whichever is less."""
+        """Where an answer has to lie: every side moved out by 5 cm or a quarter of its extent, whichever is less."""
         return Box(self.T_world_box, self.size + 2 * np.minimum(GROWTH_LIMIT, self.size / 4))
 
     def corners(self) -> np.ndarray:

@@ -13,9 +13,14 @@ CLEARANCE = 0.25  # m, nothing is nearer to the camera along a probe ray
 
 
 def random_viewpoint(
-    scene: Scene, size: np.ndarray, things: dict[int, TruthObject], rng: np.random.Generator, near: float = 0.5, far: float = 3.0
+    scene: Scene,
+    size: np.ndarray,
+    things: dict[int, TruthObject],
+    rng: np.random.Generator,
+    near: float = 0.5,
+    far: float = 3.0,
 ) -> np.ndarray:
-    """T_world_camera (4, 4): 0.5 to 3 m from an object (mostly), a piece of furniture or anything, at the height of people and tables.
+    """T_world_camera (4, 4): `near` to `far` m from an object (mostly), furniture or anything, 0.4 to 2 m high.
 
     What is looked at may lie anywhere in the middle of the picture and is not hidden.
 
@@ -26,7 +31,9 @@ def random_viewpoint(
         target, instance = _target(size, things, rng)
         distance = np.exp(rng.uniform(np.log(near), np.log(far)))
         azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(3, 55))
-        direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+        direction = np.array(
+            [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+        )
         eye = target + distance * direction
         if not 0.4 <= eye[2] <= 2.0 or not is_free(eye, size, things):
             continue

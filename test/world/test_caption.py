@@ -80,7 +80,15 @@ def test_every_name_is_in_the_vocabulary():
             assert set(phrase.split()) <= set(VOCABULARY)
 
 
-@pytest.mark.parametrize(("phrase", "said"), [("mug", "a mug"), ("orange ball", "an orange ball"), ("red books", "some red books"), ("stack of books", "a stack of books")])
+@pytest.mark.parametrize(
+    ("phrase", "said"),
+    [
+        ("mug", "a mug"),
+        ("orange ball", "an orange ball"),
+        ("red books", "some red books"),
+        ("stack of books", "a stack of books"),
+    ],
+)
 def test_articles(phrase, said):
     assert with_article(phrase) == said
 

@@ -61,7 +61,10 @@ def test_points_seen_lie_in_the_boxes_of_what_they_belong_to(room):
     pose, camera = room.trajectory[20], room.camera
     view = room.truth_view(20)
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-    x_camera = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1) * view.depth_z[..., None]
+    x_camera = (
+        np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
+        * view.depth_z[..., None]
+    )
     x_world = x_camera @ pose[:3, :3].T + pose[:3, 3]
     checked = 0
     for instance in np.unique(view.instance):

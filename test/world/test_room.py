@@ -58,7 +58,9 @@ def test_things_rest_on_what_carries_them(room):
         mesh = trimesh.Trimesh(room.scene.vertices, faces, process=False)
         bottom = thing.box.corners()[:, 2].min()
         offsets = np.array([[x, y] for x in (-0.3, 0, 0.3) for y in (-0.3, 0, 0.3)]) * thing.box.size[:2]
-        above = np.column_stack([thing.box.centre[:2] + offsets @ thing.box.T_world_box[:2, :2].T, np.full(9, bottom + 0.05)])
+        above = np.column_stack(
+            [thing.box.centre[:2] + offsets @ thing.box.T_world_box[:2, :2].T, np.full(9, bottom + 0.05)]
+        )
         hits, rays, _ = mesh.ray.intersects_location(above, np.tile([0.0, 0.0, -1.0], (9, 1)), multiple_hits=False)
         assert len(rays) == 9, thing.caption  # the carrier is below the whole footprint
         soft = carrier.kind in ("sofa", "armchair", "bed")  # rounded: things touch only the top of the cushions

@@ -42,7 +42,10 @@ def test_normals_are_smooth_on_round_shapes_and_sharp_at_creases():
     used = np.unique(faces)
     assert (normals[used] * vertices[used]).sum(axis=1).min() > 0.99
     vertices, faces = shapes.cylinder(1, 1)
-    assert set(np.unique(np.round(np.abs(shapes.vertex_normals(vertices, faces)[np.unique(faces), 2]), 3))) == {0.0, 1.0}
+    assert set(np.unique(np.round(np.abs(shapes.vertex_normals(vertices, faces)[np.unique(faces), 2]), 3))) == {
+        0.0,
+        1.0,
+    }
 
 
 def test_a_part_must_be_known():
@@ -78,7 +81,13 @@ def test_furniture_stands_on_the_floor_and_its_surfaces_are_on_it(kind):
 
 @pytest.mark.parametrize(
     ("kind", "parts"),
-    [("bear", {"head", "ears", "nose"}), ("mug", {"handle"}), ("car", {"wheels"}), ("lamp", {"shade", "base"}), ("chair", {"back", "legs", "seat"})],
+    [
+        ("bear", {"head", "ears", "nose"}),
+        ("mug", {"handle"}),
+        ("car", {"wheels"}),
+        ("lamp", {"shade", "base"}),
+        ("chair", {"back", "legs", "seat"}),
+    ],
 )
 def test_parts(kind, parts):
     rng = np.random.default_rng(0)

@@ -44,7 +44,9 @@ def test_around_is_tight_and_keeps_the_frame():
     assert len(np.unique(np.round(box.corners(), 6), axis=0)) == 8
 
 
-@pytest.mark.parametrize(("pose", "size"), [(np.eye(3), np.ones(3)), (np.full((4, 4), np.nan), np.ones(3)), (np.eye(4), [-1, 1, 1])])
+@pytest.mark.parametrize(
+    ("pose", "size"), [(np.eye(3), np.ones(3)), (np.full((4, 4), np.nan), np.ones(3)), (np.eye(4), [-1, 1, 1])]
+)
 def test_bad_boxes_are_refused(pose, size):
     with pytest.raises(ValueError):
         Box(pose, np.array(size))

@@ -1,24 +1,46 @@
-"""All kinds, the combinations of kind and colour kept out of training, and which seeds are for what."""
+"""All kinds, their look-alikes, and which seeds are for what."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lerf_ros.world.kinds import furniture, household, kitchen, toys
+from lerf_ros.world.kinds import desk, furniture, household, kitchen, toys
+from lerf_ros.world.kinds.held_out import HELD_OUT_COMBINATIONS
 from lerf_ros.world.kinds.kind import Kind
 from lerf_ros.world.materials import paint
 from lerf_ros.world.shapes import Shape
 
-OBJECTS: dict[str, Kind] = {kind.name: kind for kind in (*kitchen.KINDS, *household.KINDS, *toys.KINDS)}
+OBJECTS: dict[str, Kind] = {kind.name: kind for kind in (*kitchen.KINDS, *desk.KINDS, *household.KINDS, *toys.KINDS)}
 FURNITURE: dict[str, Kind] = {kind.name: kind for kind in furniture.KINDS}
 KINDS: dict[str, Kind] = {**OBJECTS, **FURNITURE}
 # Kinds that a person might take for one another: a room has at most one of a group in a colour, and none of the group
 # is asked for as absent while another one is there.
 LOOKALIKES: tuple[frozenset[str], ...] = tuple(
-    map(frozenset, (("book", "books"), ("bin", "bucket", "pot"), ("kettle", "teapot"), ("laptop", "monitor"), ("ball", "globe"),
-                    ("box", "crate", "dice"), ("vase", "bottle"), ("plant", "cactus"), ("radio", "speaker"), ("bowl", "plate", "pan"),
-                    ("bear", "rabbit"), ("apple", "pumpkin"), ("backpack", "suitcase"), ("table", "round table", "desk"),
-                    ("sofa", "armchair"), ("chair", "stool"), ("bookcase", "cabinet"), ("mug", "bucket"), ("basket", "bowl"), ("drum", "cake")))
+    map(
+        frozenset,
+        (
+            ("book", "books"),
+            ("bin", "bucket", "pot"),
+            ("kettle", "teapot"),
+            ("laptop", "monitor"),
+            ("ball", "globe"),
+            ("box", "crate", "dice"),
+            ("vase", "bottle"),
+            ("plant", "cactus"),
+            ("radio", "speaker"),
+            ("bowl", "plate", "pan"),
+            ("bear", "rabbit"),
+            ("apple", "pumpkin"),
+            ("backpack", "suitcase"),
+            ("table", "round table", "desk"),
+            ("sofa", "armchair"),
+            ("chair", "stool"),
+            ("bookcase", "cabinet"),
+            ("mug", "bucket"),
+            ("basket", "bowl"),
+            ("drum", "cake"),
+        ),
+    )
 )
 
 
@@ -27,21 +49,11 @@ def lookalikes(kind: str) -> set[str]:
     return {kind}.union(*(group for group in LOOKALIKES if kind in group))
 
 
-
 STRUCTURE = ("wall", "floor", "ceiling", "door", "window", "rug", "picture")
 
 EVALUATION_SEEDS = range(0, 10_000)
 VALIDATION_SEEDS = range(10_000, 20_000)
 TRAINING_SEEDS = range(1_000_000, 1_000_000_000)
-
-
-def _held_out() -> tuple[tuple[str, str], ...]:
-    """Every 12th combination of kinds with at least five colours: spread over kinds and colours, none loses many."""
-    combinations = [(kind.name, colour) for kind in KINDS.values() if len(kind.colours) >= 5 for colour in kind.colours]
-    return tuple(combinations[5::12])
-
-
-HELD_OUT_COMBINATIONS: tuple[tuple[str, str], ...] = _held_out()
 
 
 def colours_of(kind: str, split: str) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lerf_ros.world.materials import COLOURS, MATERIALS, Material
-from lerf_ros.world.shapes import Shape
 
 PAINTED = tuple(c for c in COLOURS if c not in MATERIALS)
 ANY = tuple(COLOURS)
@@ -18,12 +18,13 @@ ANY = tuple(COLOURS)
 class Kind:
     """One kind of thing.
 
-    `build(main, rng)` returns the shape, standing on z = 0 and looking along +x, with `main` as the material that names
-    its colour. `places` are among "table", "shelf", "floor" and "soft" (sofas, beds); furniture has none.
+    `build(main, rng)` returns the `Shape` (of furniture: and the list of its surfaces), standing on z = 0 and looking
+    along +x; `main` is the material that names its colour. `places` are among "table", "shelf", "floor" and "soft"
+    (sofas, beds); furniture has none.
     """
 
     name: str
-    build: Callable[[Material, np.random.Generator], Shape]
+    build: Callable[[Material, np.random.Generator], Any]
     colours: tuple[str, ...] = PAINTED
     places: tuple[str, ...] = ("table", "shelf")
     synonyms: tuple[str, ...] = ()
