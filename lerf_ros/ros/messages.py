@@ -50,6 +50,8 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> 
         )
     elif answer.found:
         response.message = f"{len(answer.targets)} found, best relevancy {answer.best_relevancy:.2f}"
+    elif answer.best_relevancy == 0:
+        response.message = "not found: the map has no surface with language yet; let it train a little longer"
     else:
         response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
     return response

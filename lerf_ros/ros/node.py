@@ -25,7 +25,7 @@ from visualization_msgs.msg import MarkerArray
 from lerf_ros.features.encoder import EncoderError, load_encoder
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.msg import Status
-from lerf_ros.query.targets import Answer, QueryError
+from lerf_ros.query.targets import Answer
 from lerf_ros.ros.bridge import finished
 from lerf_ros.ros.client import SERVICE_QOS
 from lerf_ros.ros.conversions import header
@@ -60,6 +60,7 @@ OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
 
+_MAX_POINTS = {"cpu": 8_000, "cuda": 50_000}  # surface points of a question, a second or so on two CPU cores
 _OUTSIDE_SHARE = 0.2  # of what is measured; more than that beyond the mapped volume is worth a word
 
 
@@ -92,14 +93,15 @@ class LerfNode(LifecycleNodeMixin, Node):
     """
 
     def __init__(self) -> None:
+        # First of all: destroy_node, which needs them, also follows a failed construction.
+        self._worker: MapWorker | None = None
+        self._inputs: CameraInputs | None = None  # while active
+        self._loading: Future[None] | None = None
         Node.__init__(self, "lerf")
         # Reentrant: a coroutine that waits for the worker must not hold up the other callbacks.
         self._group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self._group)
         self._settings = Parameters(self, LERF_PARAMETERS)
-        self._worker: MapWorker | None = None
-        self._inputs: CameraInputs | None = None  # while active
-        self._loading: Future[None] | None = None
         self._drops = DropCounter()
         self._device = ""
         self._last_query = ""
@@ -180,7 +182,7 @@ class LerfNode(LifecycleNodeMixin, Node):
             build,
             self._drops,
             on_frame=self._frame_taken.trigger,
-            max_points=parameters["query.max_points"],
+            max_points=parameters["query.max_points"] or _MAX_POINTS[device.type],
             threads=parameters["training.threads"],
         )
         self.get_logger().info(f"loading encoder '{model}' for preset '{preset}' on {self._device}")
@@ -279,7 +281,7 @@ class LerfNode(LifecycleNodeMixin, Node):
                 self._settings, request.max_targets, request.min_relevancy, request.canonical_phrases
             )
             answer = await self._done(self._configured.ask(request.text, options))
-        except (QueryError, WorkerStopped) as error:
+        except (ValueError, WorkerStopped) as error:  # the question is at fault, or the node is ending
             return _refused(response, str(error))
         except Exception as error:  # anything else would end the executor, and with it the node
             self.get_logger().error(traceback.format_exc())

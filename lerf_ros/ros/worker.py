@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from lerf_ros.mapping.frame import Frame
-from lerf_ros.query.targets import Answer, QueryError, QueryOptions, find_targets
+from lerf_ros.query.targets import Answer, QueryOptions, find_targets
 from lerf_ros.ros.drops import DropCounter, DropReason
 
 if TYPE_CHECKING:  # the worker only calls it
@@ -121,7 +121,7 @@ class MapWorker:
             self._wake.notify()
 
     def ask(self, text: str, options: QueryOptions) -> Future[Answer]:
-        """Where is this? The future holds the answer or `QueryError`."""
+        """Where is this? The future holds the answer, or ValueError when the question cannot be answered."""
         question = _Question(text, options, Future())
         return self._enqueue(lambda: self._questions.append(question), question.future)
 
@@ -230,7 +230,7 @@ class MapWorker:
         for options, group in groups.items():
             try:
                 answers = self._find(online, [question.text for question in group], options)
-            except QueryError:  # one of them is at fault: the others need not suffer
+            except ValueError:  # one of them is at fault: the others need not suffer
                 for question in group:
                     _resolve(question.future, functools.partial(self._find_one, online, question))
             except Exception as error:

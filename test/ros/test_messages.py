@@ -51,6 +51,8 @@ def test_answer_survives_the_response():
 def test_not_found_is_a_successful_answer():
     response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.41), STAMPED)
     assert response.success and not response.found and "0.41" in response.message
+    response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.0), STAMPED)
+    assert response.success and not response.found and "no surface" in response.message
 
 
 def test_unknown_words_are_named():
