@@ -182,7 +182,7 @@ class Layout:
         pose = self.placed[table].T_world_shape
         half = np.ptp(self.placed[table].shape.vertices(), axis=0)[:2] / 2
 
-        def at_table(rng: np.random.Generator, shape: Shape) -> Footprint:
+        def at_table(rng: np.random.Generator, shape: Shape) -> Footprint | None:
             side = int(rng.integers(4))
             out = np.array([np.cos(side * np.pi / 2), np.sin(side * np.pi / 2)])
             xy = out * (half + rng.uniform(0.3, 0.4)) + out[::-1] * rng.uniform(-0.25, 0.25)

@@ -2,7 +2,7 @@
 
 PARTS: tuple[str, ...] = (
     "antenna", "arms", "back", "ball", "band", "base", "beak", "bells", "blades", "blanket", "body", "boiler",
-    "books", "border", "brim", "bulb", "cab", "cage", "canopy", "cap", "cherry", "chimney", "cone", "cover",
+    "border", "brim", "bulb", "cab", "cage", "canopy", "cap", "cherry", "chimney", "cone", "cover",
     "dial", "door", "doors", "dots", "drawers", "ears", "eyes", "face", "feet", "fins", "flame", "flash",
     "flower", "frame", "glass", "handle", "hands", "head", "headboard", "hull", "keyboard", "keys", "knobs",
     "laces", "leaf", "leaves", "legs", "lens", "lever", "lid", "lights", "mast", "mattress", "neck", "nose",

@@ -13,34 +13,29 @@ from lerf_ros.world.shapes import Shape
 OBJECTS: dict[str, Kind] = {kind.name: kind for kind in (*kitchen.KINDS, *desk.KINDS, *household.KINDS, *toys.KINDS)}
 FURNITURE: dict[str, Kind] = {kind.name: kind for kind in furniture.KINDS}
 KINDS: dict[str, Kind] = {**OBJECTS, **FURNITURE}
-# Kinds that a person might take for one another: a room has at most one of a group in a colour, and none of the group
-# is asked for as absent while another one is there.
-LOOKALIKES: tuple[frozenset[str], ...] = tuple(
-    map(
-        frozenset,
-        (
-            ("book", "books"),
-            ("bin", "bucket", "pot"),
-            ("kettle", "teapot"),
-            ("laptop", "monitor"),
-            ("ball", "globe"),
-            ("box", "crate", "dice"),
-            ("vase", "bottle"),
-            ("plant", "cactus"),
-            ("radio", "speaker"),
-            ("bowl", "plate", "pan"),
-            ("bear", "rabbit"),
-            ("apple", "pumpkin"),
-            ("backpack", "suitcase"),
-            ("table", "round table", "desk"),
-            ("sofa", "armchair"),
-            ("chair", "stool"),
-            ("bookcase", "cabinet"),
-            ("mug", "bucket"),
-            ("basket", "bowl"),
-            ("drum", "cake"),
-        ),
-    )
+# Kinds that a person might take for one another, or of which one is a part of the other: a room has at most one of a
+# group in a colour, and none of a group is asked for as absent while another one is there.
+LOOKALIKES: tuple[frozenset[str], ...] = (
+    frozenset({"book", "books"}),
+    frozenset({"bin", "bucket", "basket"}),
+    frozenset({"mug", "bucket", "trophy"}),
+    frozenset({"kettle", "teapot"}),
+    frozenset({"pot", "pan", "plant", "cactus"}),
+    frozenset({"laptop", "monitor", "keyboard"}),
+    frozenset({"ball", "globe"}),
+    frozenset({"box", "crate", "dice"}),
+    frozenset({"vase", "bottle"}),
+    frozenset({"radio", "speaker"}),
+    frozenset({"bowl", "plate", "pan", "basket"}),
+    frozenset({"bear", "rabbit"}),
+    frozenset({"apple", "pumpkin"}),
+    frozenset({"backpack", "suitcase"}),
+    frozenset({"drum", "cake"}),
+    frozenset({"cushion", "bed"}),
+    frozenset({"table", "round table", "desk"}),
+    frozenset({"sofa", "armchair"}),
+    frozenset({"chair", "stool", "armchair"}),
+    frozenset({"bookcase", "cabinet"}),
 )
 
 

@@ -195,7 +195,7 @@ KINDS = (
         laptop,
         ("grey", "black", "white", "metal", "red", "blue", "pink"),
         ("table",),
-        ("computer", "notebook"),
+        ("computer",),
         turned_deg=30,
     ),
     Kind(

@@ -79,19 +79,13 @@ def bookcase(main: Material, rng: np.random.Generator) -> tuple[Shape, list[Surf
         z = 0.08 + level * step
         shape.add(cuboid((d, w - 0.05, 0.026)), main, "shelves", (0, 0, z - 0.013))
         surfaces.append(Surface((0.03, 0, z), d - 0.06, w - 0.1, step - 0.05 if level < levels else 0.45, "shelf"))
-    bottom = surfaces.pop(0)  # the lowest board carries a row of books: nobody sees small things down there
+    bottom = surfaces.pop(0)  # nobody sees small things down there: drawers instead
     del surfaces[-1]
-    _book_row(shape, bottom, rng)
+    for side in (-1, 1):
+        y, z = side * (w / 4 - 0.01), bottom.centre[2] + (step - 0.026) / 2
+        shape.add(cuboid((d - 0.03, w / 2 - 0.04, step - 0.05)), main, "drawers", (0, y, z))
+        shape.add(cuboid((0.02, 0.13, 0.016)), METAL, "drawers", (d / 2 - 0.008, y, z + 0.08))
     return shape, surfaces
-
-
-def _book_row(shape: Shape, surface: Surface, rng: np.random.Generator) -> None:
-    y, end = -surface.width / 2, surface.width / 2
-    while y < end - 0.05:
-        t, h = rng.uniform(0.025, 0.05), rng.uniform(0.22, 0.32)
-        material = Material(tuple(rng.uniform(0.12, 0.75, 3)), gloss=0.1)
-        shape.add(cuboid((0.2, t, h)), material, "books", (0.0, y + t / 2, surface.centre[2] + h / 2))
-        y += t + 0.002
 
 
 def cabinet(main: Material, rng: np.random.Generator) -> tuple[Shape, list[Surface]]:
