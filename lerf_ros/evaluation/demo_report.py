@@ -53,26 +53,29 @@ def outcome_table(outcomes: Sequence[Outcome], truth: bool) -> str:
 def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Path, truth: bool) -> None:
     """Writes `query_NN_text.png` for each outcome (the camera view that shows its target best, with relevancy painted
     over it and the target marked) and `map.png` (the room from above, every target named)."""
-    frames = online.mapper.store.snapshot()
+    store = online.mapper.store
+    if store is None:
+        raise ValueError("the map has no keyframe to draw")
+    camera, poses = store.camera, store.host_poses
+    images, depth_z = store.images[: len(store)].cpu().numpy(), store.depth_z[: len(store)].float().cpu().numpy()
     marks = []
     for number, outcome in enumerate(outcomes):
         answer = outcome.answer
         right = outcome.correct if truth else None
         target = answer.targets[0] if answer.found else None
-        index = best_view(target.position, frames.camera, frames.poses, frames.depth_z) if target else None
-        index = len(frames.poses) // 2 if index is None else index
-        image = frames.images[index].copy()
+        index = best_view(target.position, camera, poses, depth_z) if target else None
+        index = len(poses) // 2 if index is None else index
         scale = target.scale if target else None
-        image = relevancy_overlay(image, relevancy_view(online, answer.text, frames.camera, frames.poses[index], scale))
+        image = relevancy_overlay(images[index], relevancy_view(online, answer.text, camera, poses[index], scale))
         if target is not None:
-            draw_target(image, target, frames.camera, frames.poses[index], outcome_colour(right))
+            draw_target(image, target, camera, poses[index], outcome_colour(right))
             marks.append(Mark(answer.text, target.position, right))
         text = f"'{answer.text}'  relevancy {answer.best_relevancy:.2f}  " + (
             _verdict(outcome) if truth else "found" if answer.found else "not found"
         )
         name = f"query_{number:02d}_{answer.text.replace(' ', '_')}.png"
         _write(folder / name, caption(image, text))
-    points, colours = _point_cloud(frames.images, frames.depth_z, frames.poses, frames.camera)
+    points, colours = _point_cloud(images, depth_z, poses, camera)
     low = points[:, 2] < np.percentile(points[:, 2], 1) + CEILING
     top_down_map(points[low], colours[low], marks, folder / "map.png")
 
@@ -84,11 +87,11 @@ def relevancy_view(
     """Relevancy (h, w) of a text in a rendered view, at one scale in m; None: the best of several, pixel by pixel."""
     encoder, mapper = online.encoder, online.mapper
     rendering = mapper.render(camera, T_world_camera, stride=RENDER_STRIDE, features=True)
-    assert rendering.features is not None
+    assert rendering.features is not None and mapper.fields.language is not None
     scales = torch.tensor([scale] if scale else np.geomspace(0.1, 1.0, 6), dtype=torch.float32, device=mapper.device)
     phrases = encoder.calibration.canonical_phrases
     embeds = encoder.encode_texts([text, *phrases])
-    cosines = mapper.language.similarity(rendering.features.flatten(0, 1), scales, embeds.to(mapper.device))
+    cosines = mapper.fields.language.similarity(rendering.features.flatten(0, 1), scales, embeds.to(mapper.device))
     values = relevancy(cosines[..., :1], cosines[..., 1:], encoder.calibration.k)[..., 0].amax(dim=0)
     return values.view(rendering.features.shape[:2]).float().cpu().numpy()
 

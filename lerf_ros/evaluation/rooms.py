@@ -1,0 +1,101 @@
+"""Maps generated rooms without ROS, asks their questions, and counts right answers: of the field, and of the baseline.
+
+    python -m lerf_ros.evaluation.rooms --seeds 3 4 --seconds 150 --preset cpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+import torch
+import yaml
+
+from lerf_ros.evaluation.demo_report import outcome_table
+from lerf_ros.evaluation.localization import Outcome, Score, judge
+from lerf_ros.features.encoder import Encoder, load_encoder
+from lerf_ros.mapping.config import PRESETS, MapperConfig
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.online import OnlineMapper
+from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.mapping.voxels import VoxelMap
+from lerf_ros.query.targets import QueryOptions, find_targets
+from lerf_ros.world.room import Room
+from lerf_ros.world.source import FrameSource
+from lerf_ros.world.truth import TruthQuery
+
+SURFACE_POINTS = 20_000
+
+
+def map_source(
+    source: FrameSource, encoder: Encoder, config: MapperConfig, device: torch.device | str, seconds: float
+) -> OnlineMapper:
+    """Feeds all frames evenly over the first half of the time and trains throughout."""
+    frames = [source[index] for index in range(len(source))]
+    online = OnlineMapper(config, encoder, device)
+    began, fed = time.monotonic(), 0
+    while (elapsed := time.monotonic() - began) < seconds:
+        due = min(len(frames), 1 + int(2 * elapsed / seconds * len(frames)))
+        for frame in frames[fed:due]:
+            online.ingest(frame)
+        fed = due
+        online.advance()
+    return online
+
+
+def voxel_average(online: OnlineMapper) -> VoxelMap:
+    """The baseline, on the keyframes and crops that the map has."""
+    store, layout = online.mapper.store, online.mapper.layout
+    assert store is not None and layout is not None
+    voxels = VoxelMap(online.mapper.config.voxel, layout, online.encoder.embed_dim, online.mapper.device)
+    for slot in range(len(store)):
+        frame = Frame(
+            store.stamps_ns[slot],
+            store.images[slot].cpu().numpy(),
+            store.depth_z[slot].float().cpu().numpy(),
+            store.camera,
+            store.host_poses[slot],
+        )
+        voxels.add(frame, store.embeds[slot], store.valid[slot])
+    return voxels
+
+
+def ask(surface: SemanticSurface, encoder: Encoder, queries: Sequence[TruthQuery]) -> list[Outcome]:
+    """Asks a surface all queries and judges the answers."""
+    answers = find_targets(surface, encoder, [query.text for query in queries], QueryOptions(max_targets=1))
+    return [judge(query, answer) for query, answer in zip(queries, answers, strict=True)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Questions about generated rooms: the field and its baseline")
+    parser.add_argument("--seeds", type=int, nargs="+", required=True, help="rooms")
+    parser.add_argument("--seconds", type=float, default=150.0, help="of mapping, per room")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers of the preset")
+    options = parser.parse_args(arguments)
+
+    settings = dict(setting.split("=", 1) for setting in options.set)
+    config = PRESETS[options.preset].override({name: yaml.safe_load(value) for name, value in settings.items()})
+    encoder = load_encoder(device=options.device)
+    totals: dict[str, list[Outcome]] = {"field": [], "voxel average": []}
+    for seed in options.seeds:
+        room = Room(seed)
+        queries = [*room.present_queries(), *room.absent_queries()]
+        online = map_source(room, encoder, config, options.device, options.seconds)
+        print(f"\nroom {seed}: {online.mapper.keyframes} keyframes, {online.mapper.steps} steps, ", end="")
+        print(f"{100 * online.pyramid_progress:.0f} % of crops encoded")
+        for name, surface in (
+            ("field", online.mapper.surface(SURFACE_POINTS)),
+            ("voxel average", voxel_average(online).surface()),
+        ):
+            outcomes = ask(surface, encoder, queries)
+            totals[name] += outcomes
+            print(f"\n{name}\n{outcome_table(outcomes, truth=True)}")
+    for name, outcomes in totals.items():
+        print(f"{name:<14} {Score.of(outcomes)}")
+
+
+if __name__ == "__main__":
+    main()
