@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -117,21 +117,21 @@ def test_package_init_files_are_empty():
 
 def test_every_import_is_declared(manifest):
     """package.xml names the ROS packages, requirements/ the others."""
-    ros = {element.text for element in manifest if element.tag.endswith("depend")}
-    ros |= {"cv2"} if "python3-opencv" in ros else set()  # apt's OpenCV brings no Python metadata
-    listed = (ROOT / "requirements" / name for name in ("runtime.txt", "images.txt"))
-    lines = [line for path in listed for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    python = {normalized(re.match(r"[\w.-]+", line).group()) for line in lines}
-    python |= {normalized(re.match(r"[\w.-]+", line).group()) for line in requires("open_clip_torch") or []}
-    distributions = packages_distributions()
-    undeclared = {
-        module
-        for path in [*(ROOT / "lerf_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]
-        for module in top_level_imports(path)
-        if module not in sys.stdlib_module_names | ros | {"lerf_ros"}
-        and not {normalized(name) for name in distributions.get(module, [])} & python
-    }
-    assert not undeclared
+    declared = {element.text for element in manifest if element.tag.endswith("depend")} | sys.stdlib_module_names
+    declared |= {"lerf_ros"} | ({"cv2"} if "python3-opencv" in declared else set())
+    for name in ("runtime.txt", "images.txt"):
+        for requirement in re.findall(r"^[\w.-]+", (ROOT / "requirements" / name).read_text(), re.MULTILINE):
+            declared |= modules_of(requirement)
+    sources = [*(ROOT / "lerf_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]
+    assert not {module for path in sources for module in top_level_imports(path)} - declared
+
+
+def modules_of(distribution: str) -> set[str]:
+    """Top-level modules that an installed distribution brings; none when it is not installed."""
+    try:
+        return {path.parts[0].removesuffix(".py") for path in files(distribution) or ()}
+    except PackageNotFoundError:
+        return set()
 
 
 def top_level_imports(path: Path) -> set[str]:
@@ -142,7 +142,3 @@ def top_level_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.partition(".")[0])
     return found
-
-
-def normalized(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
