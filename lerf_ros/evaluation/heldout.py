@@ -19,7 +19,7 @@ from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.mapper import Mapper
 from lerf_ros.mapping.rendering import Rendering
-from lerf_ros.world.source import FrameSource
+from lerf_ros.world.source import FrameSource, open_source
 
 HELD_OUT_EVERY = 8
 

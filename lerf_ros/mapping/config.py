@@ -75,8 +75,6 @@ class SamplingConfig:
     depth_free_share: float = 0.3  # of the rays are sampled without their depth, as in rendering
     proposal_resolution: int = 128  # cells per axis of the proposal grid
     proposal_bins: int = 128  # bins per ray in the proposal grid
-    proposal_cells: int = 32768  # cells refreshed per update of the proposal grid
-    proposal_every: int = 8  # steps between two updates
     render_samples: int = 64  # per ray in rendering
     render_chunk: int = 32768  # rays per chunk in rendering
 
@@ -85,8 +83,9 @@ class SamplingConfig:
 class ReplayConfig:
     """Which keyframes the rays of a step come from."""
 
-    recent: float = 0.3  # share of the rays that comes from the newest keyframes
-    recent_keyframes: int = 8  # how many count as new
+    recent: float = 0.3  # share of the rays that comes from new keyframes, while there are any
+    recent_keyframes: int = 8  # how many are new at most ...
+    recent_steps: int = 200  # ... and for how many steps
     language: float = 0.5  # share of the rays that also carries language, from keyframes with encoded crops
 
 
@@ -231,19 +230,46 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     return value
 
 
-_BASE = MapperConfig()
-_CPU = MapperConfig().override(
-    {
-        "radiance.grid.levels": 10,
-        "radiance.grid.log2_table": 16,
-        "radiance.grid.max_resolution": 1024,
-        "sampling.rays": 1024,
-        "sampling.samples": 12,
-        "sampling.proposal_resolution": 96,
-        "sampling.proposal_bins": 64,
-        "sampling.render_samples": 24,
-        "keyframe.translation": 0.12,
-        "keyframe.rotation": 0.17,
-    }
-)
-PRESETS: dict[str, MapperConfig] = {"cpu": _CPU, "base": _BASE}
+_ROBOT = {  # 8 to 16 GB GPUs
+    "radiance.grid.log2_table": 18,
+    "language.coarse_grid.levels": 8,
+    "language.coarse_grid.features": 4,
+    "language.coarse_grid.log2_table": 18,
+    "language.fine_grid.levels": 8,
+    "language.fine_grid.features": 4,
+    "language.fine_grid.log2_table": 18,
+    "sampling.samples": 32,
+    "sampling.render_samples": 48,
+    "keyframe.capacity": 200,
+}
+_CPU = {  # two cores: every number here was chosen by held-out quality per CPU second
+    "radiance.grid.levels": 10,
+    "radiance.grid.log2_table": 16,
+    "radiance.grid.max_resolution": 1024,
+    "radiance.hidden": 32,
+    "language.coarse_grid.levels": 5,
+    "language.coarse_grid.features": 4,
+    "language.coarse_grid.log2_table": 15,
+    "language.coarse_grid.max_resolution": 64,
+    "language.fine_grid.levels": 3,
+    "language.fine_grid.features": 4,
+    "language.fine_grid.log2_table": 16,
+    "language.fine_grid.min_resolution": 96,
+    "language.fine_grid.max_resolution": 320,
+    "language.hidden": 128,
+    "language.layers": 3,
+    "language.samples": 3,
+    "replay.language": 0.25,
+    "sampling.rays": 1024,
+    "sampling.samples": 12,
+    "sampling.proposal_resolution": 96,
+    "sampling.proposal_bins": 48,
+    "sampling.render_samples": 24,
+    "sampling.render_chunk": 8192,
+    "keyframe.translation": 0.12,
+    "keyframe.rotation": 0.17,
+    "keyframe.capacity": 120,
+    "pyramid.batch": 64,
+}
+_BASE = MapperConfig()  # LERF's sizes
+PRESETS: dict[str, MapperConfig] = {"cpu": _BASE.override(_CPU), "robot": _BASE.override(_ROBOT), "base": _BASE}

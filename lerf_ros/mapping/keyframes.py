@@ -35,14 +35,16 @@ class KeyframeStore:
         images (K, H, W, 3) uint8; depth_z (K, H, W) float16 metres, NaN where not measured (to 2 mm below 4 m);
         poses (K, 4, 4) float64 T_world_camera; intrinsics (K, 4) float32 fx, fy, cx, cy in pixels;
         embeds (K, crops, D) float16, one per crop in the order of the pyramid layout; valid (K, L) bool;
-        recent (R,) int64: slots of the newest keyframes, newest first, repeated while there are fewer than R;
+        recent (R,) int64 and recent_count () int64: slots of new keyframes, those of the last R that training has seen
+        for less than `replay.recent_steps` steps, come first;
         language (K,) int64 and language_count () int64: slots with at least one valid level come first;
         count () int64: slots in use.
     """
 
     def __init__(self, config: MapperConfig, camera: Camera, embed_dim: int, device: torch.device | str) -> None:
-        capacity, recent = config.keyframe.capacity, config.replay.recent_keyframes
+        capacity = config.keyframe.capacity
         self.config = config.keyframe
+        self._recent_steps = config.replay.recent_steps
         self.camera = camera
         self.embed_dim = embed_dim
         self.layout = PyramidLayout.build(
@@ -55,7 +57,8 @@ class KeyframeStore:
         self.intrinsics = torch.zeros(capacity, 4, device=device)
         self.embeds = torch.zeros(capacity, crops, embed_dim, dtype=torch.float16, device=device)
         self.valid = torch.zeros(capacity, levels, dtype=torch.bool, device=device)
-        self.recent = torch.zeros(recent, dtype=torch.int64, device=device)
+        self.recent = torch.zeros(config.replay.recent_keyframes, dtype=torch.int64, device=device)
+        self.recent_count = torch.zeros((), dtype=torch.int64, device=device)
         self.language = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.language_count = torch.zeros((), dtype=torch.int64, device=device)
         self.count = torch.zeros((), dtype=torch.int64, device=device)
@@ -63,8 +66,12 @@ class KeyframeStore:
         self.generations = [0] * capacity
         self.stamps_ns = [0] * capacity
         self._age_order: list[int] = []  # slots, newest first
+        self._new: list[int] = []  # of them, those that count as new
+        self._born = [0] * capacity  # step at which a slot's keyframe came
+        self._step = 0
         self._poses = np.zeros((capacity, 4, 4))  # host copies: decisions never wait for the device
         self._valid = np.zeros((capacity, levels), bool)
+        self._has_depth = np.zeros(capacity, bool)
         self._distances = np.full((capacity, capacity), np.inf)
         self._cells: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * capacity
         self.seen = np.empty(0, np.int64)
@@ -92,6 +99,11 @@ class KeyframeStore:
     def has_language(self) -> bool:
         """Whether any level of any keyframe has been encoded."""
         return bool(self._valid[: len(self)].any())
+
+    @property
+    def all_have_depth(self) -> bool:
+        """Whether every keyframe came with a depth image (single pixels of it may be missing)."""
+        return bool(self._has_depth[: len(self)].all())
 
     @property
     def newest_first(self) -> tuple[int, ...]:
@@ -133,8 +145,16 @@ class KeyframeStore:
         self.stamps_ns[slot] = frame.stamp_ns
         self.generations[slot] += 1
         self._valid[slot] = False
+        self._has_depth[slot] = frame.depth_z is not None
         self._register(slot, frame.T_world_camera, cells_seen(frame, self.config.unseen_voxel))
         return slot, self.generations[slot]
+
+    def tick(self) -> None:
+        """Counts a training step: keyframes cease to be new."""
+        self._step += 1
+        if self._new and self._step - self._born[self._new[-1]] >= self._recent_steps:
+            self._new.pop()
+            self._publish()
 
     def write_embeds(self, slot: int, generation: int, start: int, embeds: Tensor) -> bool:
         """Writes crop embeddings (B, D) from crop index `start`; False when the slot holds another keyframe by now."""
@@ -172,6 +192,7 @@ class KeyframeStore:
         self.generations[:n] = plain["generations"]
         self.stamps_ns[:n] = plain["stamps_ns"]
         self._valid[:n] = tensors["valid"].numpy()
+        self._has_depth[:n] = torch.isfinite(tensors["depth_z"]).flatten(1).any(dim=1).numpy()
         ends = np.cumsum(plain["cell_counts"])[:-1]
         cells = np.split(tensors["cells"].numpy(), ends)
         for slot in reversed(plain["newest_first"]):
@@ -182,12 +203,14 @@ class KeyframeStore:
     def _most_redundant(self) -> int:
         nearest = np.sort(self._distances, axis=1)[:, :2]
         pair = np.flatnonzero(nearest[:, 0] == nearest[:, 0].min())
-        return int(pair[np.argmin(nearest[pair, 1])])
+        return int(pair[np.argmin(nearest[pair, -1])])
 
     def _register(self, slot: int, T_world_camera: Pose, cells: NDArray[np.int64]) -> None:
         """Enters a keyframe into the host's book-keeping."""
         used = [other for other in self._age_order if other != slot]
         self._age_order = [slot, *used]
+        self._born[slot] = self._step
+        self._new = [slot, *(other for other in self._new if other != slot)][: len(self.recent)]
         self._poses[slot] = T_world_camera
         distances = motion(T_world_camera, self._poses[used], self.config)
         self._distances[slot, used] = self._distances[used, slot] = distances
@@ -198,8 +221,8 @@ class KeyframeStore:
     def _publish(self) -> None:
         """Brings what a training step reads up to date on the device."""
         self.valid.copy_(torch.from_numpy(self._valid))
-        recent = [self._age_order[i % len(self)] for i in range(len(self.recent))]
-        self.recent.copy_(torch.tensor(recent))
+        self.recent[: len(self._new)].copy_(torch.tensor(self._new, dtype=torch.int64))
+        self.recent_count.fill_(len(self._new))
         with_language = np.flatnonzero(self._valid.any(axis=1))
         self.language[: len(with_language)].copy_(torch.from_numpy(with_language))
         self.language_count.fill_(len(with_language))

@@ -49,24 +49,29 @@ def rays_of_slots(store: KeyframeStore, slots: Tensor, uv: Tensor, bounds: Scene
 
 
 def draw_batch(
-    store: KeyframeStore, rays: int, language_rays: int, config: ReplayConfig, bounds: SceneBounds
+    store: KeyframeStore, rays: int, language_rays: int, guided_rays: int, config: ReplayConfig, bounds: SceneBounds
 ) -> RayBatch:
     """Random pixels of keyframes.
 
     The first `language_rays` come from keyframes with encoded crops (while there are any); of the others, the share
-    `replay.recent` comes from the newest keyframes and the rest from all, so that old places are not forgotten.
+    `replay.recent` comes from new keyframes and the rest from all, so that old places are not forgotten. Of the
+    first `guided_rays`, pixels without measured depth are drawn once more: depth shall guide their samples.
     """
     recent_rays = round((rays - language_rays) * config.recent)
-    chance = torch.rand(rays, 3, device=store.images.device)
-    anywhere = (chance[:, 0] * store.count).long()
-    of_language = store.language[(chance[:language_rays, 0] * store.language_count).long()]
+    chance = torch.rand(5, rays, device=store.images.device)
+    anywhere = (chance[0] * store.count).long()
+    of_language = store.language[(chance[0, :language_rays] * store.language_count).long()]
     of_language = torch.where(store.language_count > 0, of_language, anywhere[:language_rays])
     newest = slice(language_rays, language_rays + recent_rays)
-    of_recent = store.recent[(chance[newest, 0] * len(store.recent)).long()]
+    of_recent = store.recent[(chance[0, newest] * store.recent_count).long()]
+    of_recent = torch.where(store.recent_count > 0, of_recent, anywhere[newest])
     slots = torch.cat([of_language, of_recent, anywhere[newest.stop :]])
 
-    u = (chance[:, 1] * store.camera.width).long()
-    v = (chance[:, 2] * store.camera.height).long()
+    u, v = (chance[1] * store.camera.width).long(), (chance[2] * store.camera.height).long()
+    other_u, other_v = (chance[3] * store.camera.width).long(), (chance[4] * store.camera.height).long()
+    redrawn = store.depth_z[slots, v, u].isnan()
+    redrawn[guided_rays:] = False
+    u, v = torch.where(redrawn, other_u, u), torch.where(redrawn, other_v, v)
     uv = torch.stack([u, v], dim=-1).float()
     batch_rays, z_per_t = rays_of_slots(store, slots, uv, bounds)
     rgb = store.images[slots, v, u].float() / 255

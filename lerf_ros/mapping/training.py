@@ -14,7 +14,8 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.rays import RayBatch, draw_batch
 from lerf_ros.mapping.rendering import March, blend_language, march
-from lerf_ros.render.sampling import depth_guided_edges
+from lerf_ros.render.rays import Rays
+from lerf_ros.render.sampling import depth_guided_edges, spaced_edges, stratified_edges
 from lerf_ros.render.volume import expected_depth, median_depth
 
 
@@ -46,10 +47,9 @@ class Trainer:
     def step(self) -> StepStats:
         """Draws rays, renders them, takes one Adam step."""
         self._set_rates()
-        batch = draw_batch(
-            self._store, self._config.sampling.rays, self._language_rays, self._config.replay, self._bounds
-        )
-        marched = march(self._fields.radiance, batch.rays, self._edges(batch))
+        rays, guided = self._config.sampling.rays, self._guided_rays()
+        batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
+        marched = march(self._fields.radiance, batch.rays, self._edges(batch, guided))
         self._fields.proposal.update(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
 
         weight = self._config.loss
@@ -76,20 +76,29 @@ class Trainer:
         loss.backward()
         self._optimiser.step()
         self.steps += 1
+        self._store.tick()
         return StepStats(self.steps, loss.detach(), colour.detach(), depth.detach(), language.detach())
 
-    def _edges(self, batch: RayBatch) -> Tensor:
-        """Samples around the measured depth, except for the share of rays that is sampled as in rendering."""
+    def _guided_rays(self) -> int:
+        """Rays sampled around their measured depth: all but `sampling.depth_free_share`; none when there are keyframes
+        without depth."""
         sampling = self._config.sampling
-        proposed = self._fields.propose(batch.rays, sampling.samples, jitter=True)
-        depth_free = torch.rand_like(batch.t_measured) < sampling.depth_free_share
-        return depth_guided_edges(
-            proposed,
-            torch.where(depth_free, torch.nan, batch.t_measured),
-            torch.tensor(sampling.surface_band, device=proposed.device),
-            self._config.scene.near,
+        return round(sampling.rays * (1 - sampling.depth_free_share)) if self._store.all_have_depth else 0
+
+    def _edges(self, batch: RayBatch, guided: int) -> Tensor:
+        """Sample intervals: the first `guided` rays around their measured depth, the others as in rendering. A guided
+        ray that has no depth after all is sampled evenly."""
+        sampling, scene, device = self._config.sampling, self._config.scene, batch.t_measured.device
+        even = spaced_edges(scene.near, scene.far, sampling.samples, self._bounds.radius, device)
+        around_depth = depth_guided_edges(
+            stratified_edges(even, guided),
+            batch.t_measured[:guided],
+            torch.tensor(sampling.surface_band, device=device),
+            scene.near,
             round(sampling.samples * sampling.surface_share),
         )
+        others = Rays(batch.rays.origins[guided:], batch.rays.directions[guided:], batch.rays.radius)
+        return torch.cat([around_depth, self._fields.propose(others, sampling.samples, jitter=True)])
 
     def _language_loss(self, batch: RayBatch, marched: March) -> Tensor:
         """Language at a random crop size of the encoded range, on the first rays of the batch."""

@@ -93,8 +93,8 @@ class VoxelMap:
             cell = rows * self.config.scale_bins + bins
             self._embeds.view(-1, e.shape[1]).index_add_(0, cell, e)
             self._counts.view(-1).index_add_(0, cell, torch.ones_like(scale))
-            self._scale_min.index_reduce_(0, rows, scale, "amin")
-            self._scale_max.index_reduce_(0, rows, scale, "amax")
+            self._scale_min.scatter_reduce_(0, rows, scale, "amin")
+            self._scale_max.scatter_reduce_(0, rows, scale, "amax")
 
     def surface(self) -> VoxelSurface:
         """The map as it is now. Voxels without any embedding yet are left out."""

@@ -16,6 +16,7 @@ def make_store(capacity=4):
             "keyframe.capacity": capacity,
             "keyframe.translation": 0.1,
             "replay.recent_keyframes": 3,
+            "replay.recent_steps": 5,
             "pyramid.fractions": [0.5, 1.0],
         }
     )
@@ -38,7 +39,24 @@ def test_slots_hold_what_was_put_in():
     assert store.poses[0, 0, 3] == 0.5 and store.intrinsics[0].tolist() == [8.0, 8.0, 3.5, 2.5]
     store.insert(frame(1.0, depth=False))
     assert store.depth_z[1].isnan().all()
-    assert store.recent.tolist() == [1, 0, 1]
+
+
+def test_keyframes_cease_to_be_new_after_some_steps():
+    store = make_store()
+    store.insert(frame(0.0))
+    for _ in range(3):
+        store.tick()
+    store.insert(frame(1.0))
+    assert store.recent[: int(store.recent_count)].tolist() == [1, 0]
+    store.tick()
+    store.tick()
+    assert store.recent[: int(store.recent_count)].tolist() == [1]
+    for _ in range(3):
+        store.tick()
+    assert int(store.recent_count) == 0
+    for x in [5.0, 9.0, 12.0, 15.0]:
+        store.insert(frame(x))
+    assert int(store.recent_count) == 3
 
 
 def test_a_full_store_drops_the_most_redundant_not_the_oldest():

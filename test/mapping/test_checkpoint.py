@@ -1,0 +1,113 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from lerf_ros.mapping.checkpoint import MapFileError
+from lerf_ros.mapping.mapper import Mapper
+
+
+def small_map(box, seed=0, frames=4, embed_dim=6):
+    mapper = Mapper(box.config, box.camera, embed_dim, "cpu", seed)
+    for frame in box.walk(10)[:frames]:
+        mapper.add_frame(frame)
+    mapper.store.write_embeds(1, 1, 0, torch.nn.functional.normalize(torch.rand(mapper.layout.total, embed_dim), dim=1))
+    mapper.store.finish_level(1, 1, 0)
+    for _ in range(20):
+        mapper.step()
+    return mapper
+
+
+@pytest.fixture(scope="module")
+def saved(box, tmp_path_factory):
+    mapper = small_map(box)
+    path = tmp_path_factory.mktemp("maps") / "kitchen"
+    mapper.save(path, encoder="toy")
+    return mapper, path
+
+
+def image_of(box, mapper):
+    rendering = mapper.render(box.camera, box.pose(0.2), features=True)
+    return torch.cat([rendering.rgb, rendering.depth_z[..., None], rendering.features], dim=-1)
+
+
+def test_a_loaded_map_renders_the_same_and_trains_on(box, saved):
+    mapper, path = saved
+    other = Mapper(box.config.override({"radiance.hidden": 24}), None, 6, "cpu", seed=9)
+    other.load(path, encoder="toy")
+    assert torch.equal(image_of(box, other), image_of(box, mapper))
+    assert other.config == mapper.config and other.keyframes == 4 and other.steps == mapper.steps
+    assert torch.equal(other.store.embeds[:4], mapper.store.embeds[:4]) and other.store.valid[1, 0]
+    losses = [float(other.step().loss) for _ in range(60)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert other.add_frame(box.walk(10)[7]).slot == 4
+
+
+def test_saving_replaces_an_older_map_and_leaves_nothing_else(box, saved, tmp_path):
+    mapper, _ = saved
+    path = tmp_path / "map"
+    small_map(box, seed=1, frames=2).save(path, "toy")
+    mapper.save(path, "toy")
+    other = Mapper(box.config, None, 6, "cpu")
+    other.load(path, "toy")
+    assert other.keyframes == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["map"]
+
+
+def truncate(path):
+    (path / "fields.safetensors").write_bytes((path / "fields.safetensors").read_bytes()[:-1000])
+
+
+def change_index(**values):
+    def damage(path):
+        index = json.loads((path / "map.json").read_text())
+        (path / "map.json").write_text(json.dumps(index | values))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "encoder", "reason"),
+    [
+        (shutil.rmtree, "toy", "no map at"),
+        (lambda path: (path / "keyframes.safetensors").unlink(), "toy", "damaged"),
+        (truncate, "toy", "damaged"),
+        (lambda path: (path / "map.json").write_text("{"), "toy", "damaged"),
+        (change_index(config={"radiance.grid.levels": 3}), "toy", "damaged"),
+        (change_index(format=99), "toy", "version 99"),
+        (change_index(embed_dim=512), "toy", "512"),
+        (lambda path: None, "ViT-B-16", "'toy'.*'ViT-B-16'"),
+    ],
+)
+def test_a_map_that_cannot_be_used_is_refused_and_the_present_one_stays(box, saved, tmp_path, damage, encoder, reason):
+    path = tmp_path / "map"
+    shutil.copytree(saved[1], path)
+    damage(path)
+    present = small_map(box, seed=2, frames=2)
+    before = image_of(box, present)
+    with pytest.raises(MapFileError, match=reason):
+        present.load(path, encoder=encoder)
+    assert torch.equal(image_of(box, present), before) and present.keyframes == 2
+    present.step()
+
+
+def test_an_interrupted_save_keeps_the_old_map(box, saved, tmp_path, monkeypatch):
+    path = tmp_path / "map"
+    small_map(box, seed=1, frames=2).save(path, "toy")
+
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("lerf_ros.mapping.checkpoint.os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        saved[0].save(path, "toy")
+    assert [p.name for p in tmp_path.iterdir()] == ["map"]
+    other = Mapper(box.config, None, 6, "cpu")
+    other.load(path, "toy")
+    assert other.keyframes == 2
+
+
+def test_an_empty_map_is_not_saved(box, tmp_path):
+    with pytest.raises(RuntimeError, match="before the first keyframe"):
+        Mapper(box.config, None, 0, "cpu").save(tmp_path / "map")
