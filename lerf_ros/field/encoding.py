@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class HashGridConfig:
             raise ValueError(f"need 2 <= min_resolution <= max_resolution, got {self}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GridLayout:
     """What a backend needs to know about the table; one entry per level.
 
@@ -94,12 +95,7 @@ def encode_torch(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     ``v_x + v_y N + v_z N^2`` of a dense level, ``xor_i(v_i prime_i) mod size`` (32 bit) of a hashed one.
     """
 
-    def per_level(values: np.ndarray) -> Tensor:
-        return torch.as_tensor(values, device=x_unit.device)[:, None]
-
-    scales, resolutions, sizes = per_level(layout.scales), per_level(layout.resolutions), per_level(layout.sizes)
-    corners = torch.tensor([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], device=x_unit.device)  # (8, 3)
-
+    scales, resolutions, sizes, offsets, is_hashed, corners = _constants(layout, x_unit.device)
     position = x_unit.clamp(0.0, 1.0)[:, None] * scales + 0.5  # (N, L, 3)
     cell = position.floor()
     fraction = (position - cell)[:, :, None]  # (N, L, 1, 3)
@@ -108,15 +104,19 @@ def encode_torch(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     x, y, z = (cell.long()[:, :, None] + corners).unbind(dim=-1)  # (N, L, 8) each
     dense = x + y * resolutions + z * resolutions**2
     hashed = (x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])  # int64; the low 32 bits are those of uint32
-    entries = torch.where(per_level(layout.hashed), hashed, dense) % sizes + per_level(layout.offsets[:-1])
+    entries = torch.where(is_hashed, hashed, dense) % sizes + offsets
 
-    blended = nn.functional.embedding_bag(
-        entries.reshape(-1, 8),
-        table.reshape(-1, layout.features),
-        per_sample_weights=weights.reshape(-1, 8).to(table.dtype),
-        mode="sum",
-    )
-    return blended.reshape(len(x_unit), -1)
+    # index_select, whose backward is an atomic scatter; indexing and embeddings sort their indices first.
+    values = table.reshape(-1, layout.features).index_select(0, entries.reshape(-1)).view(*entries.shape, -1)
+    return torch.einsum("nlc,nlcf->nlf", weights.to(table.dtype), values).flatten(1)
+
+
+@lru_cache
+def _constants(layout: GridLayout, device: torch.device) -> tuple[Tensor, ...]:
+    """The layout's arrays as (L, 1) and the corners of a cell as (8, 3), copied to the device once."""
+    per_level = (layout.scales, layout.resolutions, layout.sizes, layout.offsets[:-1], layout.hashed)
+    corners = torch.tensor([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], device=device)
+    return *(torch.as_tensor(values, device=device)[:, None] for values in per_level), corners
 
 
 def _encode_numba(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
