@@ -109,6 +109,6 @@ def test_a_damaged_or_foreign_file_is_refused(weights, tmp_path):
 def test_calibrations_are_read_and_checked(tmp_path):
     (tmp_path / "c.json").write_text('{"k": 20, "canonical_phrases": ["thing"], "found_threshold": 0.7}')
     assert RelevancyCalibration.from_file(tmp_path / "c.json") == RelevancyCalibration(20, ("thing",), 0.7)
-    for wrong in (dict(k=0), dict(canonical_phrases=()), dict(found_threshold=1.0)):
+    for wrong in ({"k": 0}, {"canonical_phrases": ()}, {"found_threshold": 1.0}):
         with pytest.raises(ValueError):
             RelevancyCalibration(**wrong)

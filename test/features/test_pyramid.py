@@ -36,14 +36,14 @@ def test_levels_are_contiguous_and_their_crops_start_inside_the_mirrored_border(
 @pytest.mark.parametrize(
     "arguments",
     [
-        dict(height=0, width=640),
-        dict(height=480, width=640, fractions=()),
-        dict(height=480, width=640, fractions=(0.5, 0.1)),
-        dict(height=480, width=640, fractions=(0.1, 1.1)),
-        dict(height=480, width=640, fractions=(0.1, 0.2), strides=(0.5,)),
-        dict(height=480, width=640, fractions=(0.1,), strides=(0.0,)),
-        dict(height=480, width=100, fractions=(0.5,)),
-        dict(height=8, width=8, fractions=(0.05,)),
+        {"height": 0, "width": 640},
+        {"height": 480, "width": 640, "fractions": ()},
+        {"height": 480, "width": 640, "fractions": (0.5, 0.1)},
+        {"height": 480, "width": 640, "fractions": (0.1, 1.1)},
+        {"height": 480, "width": 640, "fractions": (0.1, 0.2), "strides": (0.5,)},
+        {"height": 480, "width": 640, "fractions": (0.1,), "strides": (0.0,)},
+        {"height": 480, "width": 100, "fractions": (0.5,)},
+        {"height": 8, "width": 8, "fractions": (0.05,)},
     ],
 )
 def test_impossible_layouts_are_refused(arguments):
