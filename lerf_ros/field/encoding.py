@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -92,31 +91,30 @@ def encode_torch(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     """Reference backend: any device and float type, differentiable in the table.
 
     Per level: ``p = x scale + 0.5``; the 8 vertices around p are blended trilinearly. A vertex v is entry
-    ``v_x + v_y N + v_z N^2`` of a dense level, ``xor_i(v_i prime_i) mod size`` (32 bit) of a hashed one.
+    ``v_x + v_y N + v_z N^2`` of a dense level, ``xor_i(v_i prime_i)`` of a hashed one, modulo the level's size.
     """
+    device = x_unit.device
+    corners = (torch.arange(8, device=device)[:, None] >> torch.arange(3, device=device)) & 1  # (8, 3), x fastest
+    sizes = (layout.sizes * layout.features).tolist()
+    encoded = []
+    for level, level_table in enumerate(table.split(sizes)):
+        position = x_unit.clamp(0.0, 1.0) * float(layout.scales[level]) + 0.5  # (N, 3)
+        cell = position.floor()
+        fraction = (position - cell)[:, None]
+        weights = torch.where(corners == 1, fraction, 1.0 - fraction).prod(dim=-1)  # (N, 8)
 
-    scales, resolutions, sizes, offsets, is_hashed, corners = _constants(layout, x_unit.device)
-    position = x_unit.clamp(0.0, 1.0)[:, None] * scales + 0.5  # (N, L, 3)
-    cell = position.floor()
-    fraction = (position - cell)[:, :, None]  # (N, L, 1, 3)
-    weights = torch.where(corners == 1, fraction, 1.0 - fraction).prod(dim=-1)  # (N, L, 8)
+        x, y, z = (cell.long()[:, None] + corners).unbind(dim=-1)  # (N, 8) each
+        if layout.hashed[level]:
+            entries = (x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])  # the low 32 bits are those of uint32
+        else:
+            resolution = int(layout.resolutions[level])
+            entries = x + resolution * (y + resolution * z)
+        entries = entries % int(layout.sizes[level])
 
-    x, y, z = (cell.long()[:, :, None] + corners).unbind(dim=-1)  # (N, L, 8) each
-    dense = x + y * resolutions + z * resolutions**2
-    hashed = (x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])  # int64; the low 32 bits are those of uint32
-    entries = torch.where(is_hashed, hashed, dense) % sizes + offsets
-
-    # index_select, whose backward is an atomic scatter; indexing and embeddings sort their indices first.
-    values = table.reshape(-1, layout.features).index_select(0, entries.reshape(-1)).view(*entries.shape, -1)
-    return torch.einsum("nlc,nlcf->nlf", weights.to(table.dtype), values).flatten(1)
-
-
-@lru_cache
-def _constants(layout: GridLayout, device: torch.device) -> tuple[Tensor, ...]:
-    """The layout's arrays as (L, 1) and the corners of a cell as (8, 3), copied to the device once."""
-    per_level = (layout.scales, layout.resolutions, layout.sizes, layout.offsets[:-1], layout.hashed)
-    corners = torch.tensor([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], device=device)
-    return *(torch.as_tensor(values, device=device)[:, None] for values in per_level), corners
+        # index_select, whose backward is an atomic scatter; indexing and embeddings sort their indices first.
+        values = level_table.view(-1, layout.features).index_select(0, entries.flatten()).view(*entries.shape, -1)
+        encoded.append(torch.einsum("nc,ncf->nf", weights.to(table.dtype), values))
+    return torch.cat(encoded, dim=-1)
 
 
 def _encode_numba(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
