@@ -69,7 +69,7 @@ Held-out combinations: {", ".join(f"{colour} {kind}" for kind, colour in HELD_OU
 ## Relevancy
 
 Canonical phrases: {", ".join(f'"{phrase}"' for phrase in CANONICAL_PHRASES)}; they were trained to lie between what is true of a crop and what is
-false. k = {calibration.k} gives the median object-centred crop of the validation rooms a relevancy of 0.95 for its own text; the threshold
+false. k = {calibration.k} gives the median object-centred crop of the validation rooms a relevancy of 0.8 for its own text; the threshold
 {calibration.found_threshold} parts present from absent objects best there (best crop of all views).
 
 ## Training

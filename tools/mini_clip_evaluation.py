@@ -21,7 +21,7 @@ from lerf_ros.world.materials import COLOURS
 MIN_VISIBLE = 300  # px of an object in a 640x480 view that counts as reasonably visible
 CENTRED_CROP = 1.25  # side of an object-centred crop, in sides of the object's 2D box
 ABSENT_QUERIES = 5  # of each sort in a room
-CLEAR_RELEVANCY = 0.95  # what k makes of the median object-centred crop
+CLEAR_RELEVANCY = 0.8  # what k makes of the median object-centred crop
 _HELD_OUT = {f"{colour} {kind}" for kind, colour in HELD_OUT_COMBINATIONS}
 
 
