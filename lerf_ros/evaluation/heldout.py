@@ -1,6 +1,6 @@
 """Held-out views of a recording: how well the map shows what it was never trained on.
 
-    python -m lerf_ros.evaluation.heldout --data FOLDER --seconds 60 --preset base --device cuda
+python -m lerf_ros.evaluation.heldout --data FOLDER --seconds 60 --preset base --device cuda
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     training, held_out = held_out_frames(open_source(options.data))
     mapper = Mapper(PRESETS[options.preset], training[0].camera, 0, options.device, options.seed)
     steps = train_for(mapper, training, options.seconds)
-    print(f"{steps} steps in {options.seconds:.0f} s, {mapper.keyframes} keyframes of {len(training)} frames", flush=True)
+    print(
+        f"{steps} steps in {options.seconds:.0f} s, {mapper.keyframes} keyframes of {len(training)} frames", flush=True
+    )
 
     def render(frame: Frame) -> Rendering:
         return mapper.render(frame.camera, frame.T_world_camera, stride=options.stride)

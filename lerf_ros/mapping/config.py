@@ -41,9 +41,7 @@ class KeyframeConfig:
 class RadianceConfig:
     """Density and colour (Nerfacto's field)."""
 
-    grid: HashGridConfig = HashGridConfig(
-        levels=16, features=2, log2_table=19, min_resolution=16, max_resolution=2048
-    )
+    grid: HashGridConfig = HashGridConfig(levels=16, features=2, log2_table=19, min_resolution=16, max_resolution=2048)
     hidden: int = 64
     geometry_features: int = 15
     exposure: bool = False  # one learned gain per keyframe and colour channel
@@ -199,7 +197,9 @@ def _replaced(node: Any, path: list[str], value: Any, name: str) -> Any:
     current = getattr(node, head)
     if is_dataclass(current):
         if not rest:
-            raise ValueError(f"{name!r} is a group of settings; name one of {', '.join(f.name for f in fields(current))}")
+            raise ValueError(
+                f"{name!r} is a group of settings; name one of {', '.join(f.name for f in fields(current))}"
+            )
         return replace(node, **{head: _replaced(current, rest, value, name)})
     if rest:
         raise ValueError(f"there is no setting {name!r}: {head!r} is a single value")
@@ -226,7 +226,9 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     if hint is int and value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
     if hint is float and not (math.isfinite(value) and (value >= 0 or name == "scene.center")):
-        raise ValueError(f"{name} must be a finite number{'' if name == 'scene.center' else ', at least 0'}, not {value}")
+        raise ValueError(
+            f"{name} must be a finite number{'' if name == 'scene.center' else ', at least 0'}, not {value}"
+        )
     return value
 
 

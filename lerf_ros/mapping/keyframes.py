@@ -47,9 +47,7 @@ class KeyframeStore:
         self._recent_steps = config.replay.recent_steps
         self.camera = camera
         self.embed_dim = embed_dim
-        self.layout = PyramidLayout.build(
-            camera.height, camera.width, config.pyramid.fractions, config.pyramid.strides
-        )
+        self.layout = PyramidLayout.build(camera.height, camera.width, config.pyramid.fractions, config.pyramid.strides)
         crops, levels = (self.layout.total if embed_dim else 0), len(self.layout.levels)
         self.images = torch.empty(capacity, camera.height, camera.width, 3, dtype=torch.uint8, device=device)
         self.depth_z = torch.empty(capacity, camera.height, camera.width, dtype=torch.float16, device=device)

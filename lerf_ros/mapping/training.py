@@ -109,9 +109,7 @@ class Trainer:
         targets = self._store.layout.interpolate(self._store.embeds, self._store.valid, slots, batch.uv[rays], crop_px)
         depth_z = median_depth(weights, marched.t_edges[rays]) * batch.z_per_t[rays]
         scale = crop_px * depth_z / self._store.intrinsics[slots, 1]
-        features = blend_language(
-            self._fields.language, weights, marched.x_unit[rays], self._config.language.samples
-        )
+        features = blend_language(self._fields.language, weights, marched.x_unit[rays], self._config.language.samples)
         return losses.language_loss(self._fields.language.embed(features, scale), targets)
 
     def _set_rates(self) -> None:

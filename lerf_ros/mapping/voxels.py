@@ -69,9 +69,7 @@ class VoxelMap:
             raise ValueError("the voxel baseline needs depth; this frame has none")
         device = self._embeds.device
         uv, depth_z = self._measured_pixels(frame)
-        directions, z_per_t = directions_from_uv(
-            uv, frame.camera.fx, frame.camera.fy, frame.camera.cx, frame.camera.cy
-        )
+        directions, z_per_t = directions_from_uv(uv, frame.camera.fx, frame.camera.fy, frame.camera.cx, frame.camera.cy)
         T_world_camera = torch.from_numpy(frame.T_world_camera).to(device)
         directions = directions.double() @ T_world_camera[:3, :3].T
         x_world = T_world_camera[:3, 3] + (depth_z / z_per_t).double()[:, None] * directions

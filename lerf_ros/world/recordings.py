@@ -11,10 +11,12 @@ import numpy as np
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import check_pose
 from lerf_ros.mapping.frame import Frame
+from lerf_ros.world.registration import Registration, estimate_registration
 
 SENSOR_RATE_HZ = 30.0  # frame numbers in such folders count the images of a Kinect
 DEPTH_UNIT = 0.001  # m
 NO_DEPTH = (0, 65535)
+REGISTRATION_FRAMES = 25  # to tell from whether depth is registered
 INTRINSICS = "camera-intrinsics.txt"
 
 
@@ -29,6 +31,10 @@ class RgbdFolder:
     file: a frame without depth); `.pose.txt`, camera-to-world (4, 4), metres, optical axes. Once:
     `camera-intrinsics.txt`, (3, 3), pixels. Frames whose pose is not finite (tracking was lost) are left out and
     counted in `skipped`.
+
+    Where the depth turns out not to be registered to the colour images, the camera matrix and the poses are taken for
+    the depth camera's (as in 7-Scenes): the colour camera is estimated, and frames have its intrinsics, its poses and
+    depth registered to it. `registration` says so, or is None.
 
     Raises:
         RecordingError: folder, frames, intrinsics or poses are missing or damaged (on construction), or a picture is
@@ -54,7 +60,9 @@ class RgbdFolder:
         steps = np.diff(self._numbers)
         self.rate_hz = SENSOR_RATE_HZ / float(np.median(steps)) if len(steps) else SENSOR_RATE_HZ
         height, width = _read_picture(self._colour[0], cv2.IMREAD_COLOR).shape[:2]
-        self.camera = _read_camera(self._folder / INTRINSICS, width, height)
+        self._depth_camera = _read_camera(self._folder / INTRINSICS, width, height)
+        self.registration = self._find_registration()
+        self.camera = self._depth_camera if self.registration is None else self.registration.colour
 
     def __len__(self) -> int:
         return len(self._colour)
@@ -62,14 +70,35 @@ class RgbdFolder:
     def __getitem__(self, i: int) -> Frame:
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.name} has {len(self)} frames, there is no frame {i}")
-        image = cv2.cvtColor(_read_picture(self._colour[i], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        depth_path = _beside(self._colour[i], "depth.png")
-        depth_z = _read_depth(depth_path) if depth_path.exists() else None
+        image, depth_z, T_world_camera = self._read_image(i), self._read_depth(i), self._poses[i]
         stamp_ns = round(self._numbers[i] * 1e9 / SENSOR_RATE_HZ)
+        if self.registration is not None:
+            T_world_camera = T_world_camera @ self.registration.T_depth_colour()
+            if depth_z is not None:
+                depth_z = self.registration.register(depth_z, self._depth_camera)
         try:
-            return Frame(stamp_ns, image, depth_z, self.camera, self._poses[i])
+            return Frame(stamp_ns, image, depth_z, self.camera, T_world_camera)
         except ValueError as error:
             raise RecordingError(f"{self._colour[i]}: {error}") from error
+
+    def _read_image(self, i: int) -> np.ndarray:
+        return cv2.cvtColor(_read_picture(self._colour[i], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+    def _read_depth(self, i: int) -> np.ndarray | None:
+        path = _beside(self._colour[i], "depth.png")
+        return _read_depth(path) if path.exists() else None
+
+    def _find_registration(self) -> Registration | None:
+        """From a few frames spread over the recording. Damaged ones are left for whoever asks for them."""
+        pairs = []
+        for i in np.unique(np.linspace(0, len(self) - 1, REGISTRATION_FRAMES).astype(int)):
+            try:
+                image, depth_z = self._read_image(i), self._read_depth(i)
+            except RecordingError:
+                continue
+            if depth_z is not None and depth_z.shape == image.shape[:2]:
+                pairs.append((image, depth_z))
+        return estimate_registration(pairs, self._depth_camera)
 
 
 def _beside(colour: Path, ending: str) -> Path:

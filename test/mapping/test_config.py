@@ -6,7 +6,9 @@ from lerf_ros.mapping.config import PRESETS, MapperConfig
 
 
 def test_overrides_by_dotted_name_leave_the_rest_alone():
-    config = MapperConfig().override({"keyframe.translation": 0.5, "radiance.grid.levels": 4, "scene.center": [1, 2, 3]})
+    config = MapperConfig().override(
+        {"keyframe.translation": 0.5, "radiance.grid.levels": 4, "scene.center": [1, 2, 3]}
+    )
     assert config.keyframe.translation == 0.5
     assert config.radiance.grid.levels == 4
     assert config.scene.center == (1.0, 2.0, 3.0)
@@ -49,7 +51,11 @@ def test_wrong_overrides_are_refused(values, reason):
 
 def test_base_has_the_sizes_of_lerf():
     base = PRESETS["base"]
-    assert (base.radiance.grid.levels, base.radiance.grid.log2_table, base.radiance.grid.max_resolution) == (16, 19, 2048)
+    assert (base.radiance.grid.levels, base.radiance.grid.log2_table, base.radiance.grid.max_resolution) == (
+        16,
+        19,
+        2048,
+    )
     assert (base.language.coarse_grid.levels, base.language.coarse_grid.features) == (12, 8)
     assert (base.language.fine_grid.min_resolution, base.language.fine_grid.max_resolution) == (128, 512)
     assert base.pyramid.fractions == (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)

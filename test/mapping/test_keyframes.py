@@ -61,7 +61,12 @@ def test_keyframes_cease_to_be_new_after_some_steps():
 
 def test_a_full_store_drops_the_most_redundant_not_the_oldest():
     store = make_store()
-    for x in [0.0, 5.0, 5.3, 9.0]:  # the second and third are closest; the third is nearer to the fourth: more redundant
+    for x in [
+        0.0,
+        5.0,
+        5.3,
+        9.0,
+    ]:  # the second and third are closest; the third is nearer to the fourth: more redundant
         store.insert(frame(x))
     assert store.insert(frame(20.0, value=77)) == (2, 2)
     assert sorted(store.poses[:, 0, 3].tolist()) == [0.0, 5.0, 9.0, 20.0]

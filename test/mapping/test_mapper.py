@@ -5,6 +5,7 @@ import torch
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.mapper import Mapper
 
+
 def trained(box, depth=True, steps=250):
     mapper = Mapper(box.config, box.camera, 0, "cpu", seed=0)
     for f in box.walk(10, depth):

@@ -60,7 +60,9 @@ def test_coarse_levels_come_first_and_newest_keyframes_before_old_ones(box, onli
     while online.pyramid_progress < 1.0:
         before = store.host_valid.copy()
         online.advance()
-        finished += [(int(slot), int(level)) for slot, level in zip(*(store.host_valid & ~before).nonzero(), strict=True)]
+        finished += [
+            (int(slot), int(level)) for slot, level in zip(*(store.host_valid & ~before).nonzero(), strict=True)
+        ]
     assert finished == [(2, 1), (1, 1), (0, 1), (2, 0), (1, 0), (0, 0)]
 
 
