@@ -127,13 +127,22 @@ class FrameAssembler:
         options: how to match.
         drops: where unused images are counted.
         deliver: called with every complete frame.
+        depth_published: whether somebody publishes depth. The first keyframe sets the scale of the map, so that
+            optional depth is also waited for before the first has come.
     """
 
-    def __init__(self, options: AssemblyOptions, drops: DropCounter, deliver: Callable[[Frame], None]) -> None:
+    def __init__(
+        self,
+        options: AssemblyOptions,
+        drops: DropCounter,
+        deliver: Callable[[Frame], None],
+        depth_published: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.options = options
-        self.frames_without_depth = 0  # delivered although depth had been seen before
+        self.frames_without_depth = 0  # delivered although depth was expected
         self._drops = drops
         self._deliver = deliver
+        self._depth_published = depth_published
         self._images: deque[_WaitingImage] = deque()
         self._cameras: StampedQueue[Camera | ConversionError] = StampedQueue(options.queue)
         self._poses: StampedQueue[Pose | ConversionError] = StampedQueue(options.queue)
@@ -209,7 +218,7 @@ class FrameAssembler:
         camera = self._cameras.nearest(stamp_ns)
         pose = self._pose_at(stamp_ns, expired)
         depth = self._depth_at(stamp_ns)
-        depth_awaited = depth is None and (self.options.depth == "required" or len(self._depths) > 0)
+        depth_awaited = depth is None and self._depth_expected()
         if not expired and (camera is None or pose is None or depth_awaited):
             return None
         if camera is None:
@@ -281,6 +290,11 @@ class FrameAssembler:
         if nearest is None or abs(nearest[0] - stamp_ns) > self.options.slop * 1e9:
             return None
         return nearest[1]
+
+    def _depth_expected(self) -> bool:
+        if self.options.depth == "auto":
+            return len(self._depths) > 0 or self._depth_published()
+        return self.options.depth == "required"
 
     def _why_no_pose(self, stamp_ns: int) -> str:
         nearest = self._poses.nearest(stamp_ns)

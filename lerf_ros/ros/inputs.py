@@ -36,7 +36,7 @@ class CameraInputs:
     ) -> None:
         options = assembly_options(parameters)
         self._node = node
-        self._assembler = FrameAssembler(options, drops, deliver)
+        self._assembler = FrameAssembler(options, drops, deliver, self._depth_published)
 
         def subscribe(kind: type, name: str, add: Callable[[Any, float], None]) -> Subscription:
             qos = qos_profile(parameters, name)
@@ -44,15 +44,18 @@ class CameraInputs:
                 kind, f"~/{name}", lambda message: add(message, time.monotonic()), qos, callback_group=group
             )
 
+        self._optional = [] if options.depth == "off" else [subscribe(Image, "depth", self._assembler.add_depth)]
         self._needed = [
             subscribe(CameraInfo, "camera_info", self._assembler.add_camera_info),
             subscribe(PoseStamped, "pose", self._assembler.add_pose),
             subscribe(Image, "image", self._assembler.add_image),
         ]
-        self._optional = [] if options.depth == "off" else [subscribe(Image, "depth", self._assembler.add_depth)]
         period = max(options.wait / 4, 0.01)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(period, lambda: self._assembler.poll(time.monotonic()), group, steady)
+
+    def _depth_published(self) -> bool:
+        return any(self._node.count_publishers(subscription.topic_name) for subscription in self._optional)
 
     def close(self) -> None:
         self._node.destroy_timer(self._timer)

@@ -61,6 +61,7 @@ OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
 
 _MAX_POINTS = {"cpu": 8_000, "cuda": 50_000}  # surface points of a question, a second or so on two CPU cores
+_SPEED_PERIOD = 2.0  # s over which steps are counted
 _OUTSIDE_SHARE = 0.2  # of what is measured; more than that beyond the mapped volume is worth a word
 
 
@@ -339,11 +340,10 @@ class LerfNode(LifecycleNodeMixin, Node):
     # -- status --------------------------------------------------------------------------------------------------------
 
     def _on_status_timer(self) -> None:
-        now = time.monotonic()
-        steps = self._statistics.steps
-        then, before = self._steps_seen
-        self._steps_per_second = max(0.0, (steps - before) / max(now - then, 1e-6))
-        self._steps_seen = (now, steps)
+        now, steps, (then, before) = time.monotonic(), self._statistics.steps, self._steps_seen
+        if now - then >= _SPEED_PERIOD:
+            self._steps_per_second = max(0.0, (steps - before) / (now - then))
+            self._steps_seen = (now, steps)
         error = self._worker.error if self._worker is not None else None
         if error is not None and self._state == "active" and not self._error_logged:
             self._error_logged = True

@@ -23,11 +23,13 @@ T0 = 100_000 * MS
 class Rig:
     """An assembler with a clock of its own and shorthand for messages; stamps in ms after T0."""
 
-    def __init__(self, **options):
+    def __init__(self, depth_published=False, **options):
         self.drops = DropCounter()
         self.frames = []
         self.now = 0.0
-        self.assembler = FrameAssembler(AssemblyOptions(**options), self.drops, self.frames.append)
+        self.assembler = FrameAssembler(
+            AssemblyOptions(**options), self.drops, self.frames.append, lambda: depth_published
+        )
 
     def image(self, ms=0.0, **fields):
         message = c.image_message(np.full((6, 8, 3), 9, np.uint8), c.header(T0 + int(ms * MS), "camera"))
@@ -126,7 +128,15 @@ def test_one_camera_info_serves_every_image():
     assert len(rig.frames) == 3
 
 
-def test_optional_depth_is_not_waited_for_before_it_was_ever_seen():
+def test_the_first_optional_depth_is_waited_for_when_somebody_publishes_it():
+    rig = Rig(depth_published=True)
+    rig.info(), rig.pose(), rig.image()
+    assert not rig.frames
+    rig.depth()
+    assert rig.frames[0].depth_z is not None
+
+
+def test_optional_depth_that_nobody_publishes_is_not_waited_for():
     rig = Rig()
     rig.info(), rig.pose(), rig.image()
     assert rig.frames[0].depth_z is None
