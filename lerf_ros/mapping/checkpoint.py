@@ -84,8 +84,8 @@ def read(path: Path, embed_dim: int, encoder: str, device: torch.device) -> Save
     index = _read_index(path)
     if (index["embed_dim"], index["encoder"]) != (embed_dim, encoder):
         raise MapFileError(
-            f"the map {path} was made with the encoder {index['encoder']!r} (embeddings of {index['embed_dim']} values), "
-            f"and the present one is {encoder!r} ({embed_dim} values): start with the map's encoder"
+            f"the map {path} was made with the encoder {index['encoder']!r} (embeddings of {index['embed_dim']} "
+            f"values), and the present one is {encoder!r} ({embed_dim} values): start with the map's encoder"
         )
     try:
         config = MapperConfig().override(index["config"])

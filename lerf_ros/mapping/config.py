@@ -225,10 +225,9 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         raise ValueError(f"{name} must be of type {hint.__name__}, not {value!r}")
     if hint is int and value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
-    if hint is float and not (math.isfinite(value) and (value >= 0 or name == "scene.center")):
-        raise ValueError(
-            f"{name} must be a finite number{'' if name == 'scene.center' else ', at least 0'}, not {value}"
-        )
+    lowest = -math.inf if name == "scene.center" else 0.0
+    if hint is float and not (math.isfinite(value) and value >= lowest):
+        raise ValueError(f"{name} must be a finite number of at least {lowest}, not {value}")
     return value
 
 

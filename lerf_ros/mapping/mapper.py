@@ -33,7 +33,7 @@ _PREQUENTIAL_STRIDE = 16  # pixels; a keyframe is judged on this grid before it 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well a view was predicted before it was trained on: psnr in dB, depth_error (median, m; NaN without depth)."""
+    """How well a view was predicted before it was trained on: psnr, dB; depth_error, median, m (NaN without depth)."""
 
     psnr: float
     depth_error: float
@@ -239,8 +239,8 @@ class Mapper:
             _LOG.info("the mapped volume grew to a radius of %.1f m; training starts anew", self.bounds.radius)
         else:
             _LOG.warning(
-                "%.0f %% of what a new keyframe sees lies outside the mapped volume, where detail is lost: set a larger "
-                "scene.radius (now %.1f m) and reset the map",
+                "%.0f %% of what a new keyframe sees lies outside the mapped volume, where detail is lost: set a "
+                "larger scene.radius (now %.1f m) and reset the map",
                 100 * outside / len(points),
                 self.bounds.radius,
             )

@@ -61,9 +61,8 @@ class OnlineMapper:
         if crops is None:
             self._encoding_time = self._training_time = 0.0
         share = self.mapper.config.pyramid.time_share
-        encode = crops is not None and self._encoding_time * (1 - share) <= self._training_time * share
         begun = time.monotonic()
-        if encode:
+        if crops is not None and self._encoding_time * (1 - share) <= self._training_time * share:
             self._settle()  # queued training steps are not the encoder's time
             self._training_time += time.monotonic() - begun
             begun = time.monotonic()

@@ -101,11 +101,16 @@ def render_view(
     )
     uv = torch.stack([u, v], dim=-1).reshape(-1, 2).float()
     rays, z_per_t = rays_of_view(camera, T_world_camera, uv, bounds)
+    language = fields.language if features else None
     parts: list[tuple[Tensor, ...]] = []
     for marched in render_rays(fields, config, rays):
-        part = (marched.rgb, median_depth(marched.weights, marched.t_edges), opacity(marched.weights))
-        if features:
-            part += (blend_language(fields.language, marched.weights, marched.x_unit, config.language.samples),)
+        part: tuple[Tensor, ...] = (
+            marched.rgb,
+            median_depth(marched.weights, marched.t_edges),
+            opacity(marched.weights),
+        )
+        if language is not None:
+            part += (blend_language(language, marched.weights, marched.x_unit, config.language.samples),)
         parts.append(part)
     rgb, t, opacities, *blended = (torch.cat(column) for column in zip(*parts, strict=True))
     return Rendering(

@@ -42,6 +42,7 @@ class Trainer:
         self._rates = [group["lr"] for group in groups]
         self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self._language_rays = round(config.sampling.rays * config.replay.language) if fields.language else 0
+        self._surface_band = torch.tensor(config.sampling.surface_band, device=store.images.device)
         self.steps = 0
 
     def step(self) -> StepStats:
@@ -93,7 +94,7 @@ class Trainer:
         around_depth = depth_guided_edges(
             stratified_edges(even, guided),
             batch.t_measured[:guided],
-            torch.tensor(sampling.surface_band, device=device),
+            self._surface_band,
             scene.near,
             round(sampling.samples * sampling.surface_share),
         )

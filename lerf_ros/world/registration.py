@@ -26,8 +26,8 @@ _FIRST_STEPS = (10.0, 8.0, 8.0, 0.02, 0.02)  # px, px, px, m, m
 
 @dataclass(frozen=True)
 class Registration:
-    """Attributes: colour, the colour camera; offset (3,) m, of the depth camera seen from it: x_colour = x_depth + offset
-    (the axes of the two are parallel)."""
+    """Attributes: colour, the colour camera; offset (3,) m, of the depth camera seen from it: ``x_colour = x_depth +
+    offset`` (the axes of the two are parallel)."""
 
     colour: Camera
     offset: NDArray[np.float64]
