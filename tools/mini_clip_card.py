@@ -7,6 +7,7 @@ import datetime
 import platform
 
 import torch
+from mini_clip_evaluation import CLEAR_RELEVANCY, MIN_VISIBLE, MIN_WHOLE
 from mini_clip_texts import CANONICAL_PHRASES, TextBank
 
 from lerf_ros.features.encoder import Encoder
@@ -22,11 +23,13 @@ def model_card(
     device = torch.cuda.get_device_name() if encoder.device.type == "cuda" else platform.machine()
     percent = {name: f"{100 * value:.1f} %" for name, value in figures.items()}
     calibration = encoder.calibration
+    rooms = views // options.views
+    held_out = ", ".join(f"{colour} {kind}" for kind, colour in HELD_OUT_COMBINATIONS)
     return f"""# mini CLIP
 
 The encoder that makes text mean something in `lerf_ros` without a download: open_clip's `CLIP` class in a small
-configuration (`mini.json`; {parameters:.2f} M parameters, {encoder.image_size} px crops, {encoder.embed_dim} dimensions, fp16),
-trained on crops of the procedural rooms of `lerf_ros/world` and on nothing else. On a robot use `ViT-B-16`.
+configuration (`mini.json`; {parameters:.2f} M parameters, {encoder.image_size} px crops, {encoder.embed_dim} dimensions,
+fp16), trained on crops of the procedural rooms of `lerf_ros/world` and on nothing else. On a robot use `ViT-B-16`.
 
 ## What it knows
 
@@ -34,8 +37,9 @@ trained on crops of the procedural rooms of `lerf_ros/world` and on nothing else
 - Furniture: {", ".join(FURNITURE)}. Of the room itself: {", ".join(STRUCTURE)}.
 - Colours and materials: {", ".join(COLOURS)}; said as "red mug".
 - Parts of objects, said as "bear nose" or "nose of the bear": less reliably than whole objects.
-- {len(bank.tokenizer.words)} words (`vocabulary.txt`): the names above, some synonyms ("couch", "cup"), phrases around them
-  ("where is the red mug"), at most {bank.tokenizer.context_length - 2} words. Case, punctuation and plural do not matter.
+- {len(bank.tokenizer.words)} words (`vocabulary.txt`): the names above, some synonyms ("couch", "cup"), phrases around
+  them ("where is the red mug"), at most {bank.tokenizer.context_length - 2} words. Case, punctuation and plural do not
+  matter.
 
 ## What it does not know
 
@@ -47,14 +51,16 @@ trained on crops of the procedural rooms of `lerf_ros/world` and on nothing else
 
 ## Figures
 
-2D crops of {options.test_rooms} evaluation rooms (seeds never used in training or calibration), {options.views} views each; crops centred
-on objects of at least 300 visible pixels ({figures["crops"]:.0f}, of which {figures["crops held out"]:.0f} of combinations of kind and colour never seen in training).
+2D crops of {options.test_rooms} evaluation rooms (seeds never used in training or calibration), {options.views} views each;
+crops centred on objects and furniture of at least {MIN_VISIBLE} visible pixels and at least {MIN_WHOLE:.0%} of their
+projected 3D box in view and not hidden ({figures["crops"]:.0f} crops, of which {figures["crops held out"]:.0f} of
+combinations of kind and colour never seen in training).
 
 | | all | held-out combinations |
 | --- | --- | --- |
 | kind, among all {len(OBJECTS) + len(FURNITURE)} | {percent["kind"]} | {percent.get("kind, held out", "-")} |
-| colour, among all {len(COLOURS)}, the kind given | {percent["colour"]} | {percent.get("colour, held out", "-")} |
-| kind x colour, among those in the room | {percent["kind x colour"]} | {percent.get("kind x colour, held out", "-")} |
+| colour, among all {len(COLOURS)}, kind given | {percent["colour"]} | {percent.get("colour, held out", "-")} |
+| kind x colour, in the room | {percent["kind x colour"]} | {percent.get("kind x colour, held out", "-")} |
 
 | over the full crop pyramid of all views of a room | |
 | --- | --- |
@@ -62,19 +68,21 @@ on objects of at least 300 visible pixels ({figures["crops"]:.0f}, of which {fig
 | found (relevancy above the threshold) | {percent["found"]} |
 | absent objects rejected, {figures["absent queries"]:.0f} queries | {percent["absent rejected"]} |
 | of these: kind present, but in another colour | {percent["absent colour rejected"]} |
-| AUROC of the relevancy of object-centred crops, right text against absent ones | {figures["relevancy AUROC"]:.4f} |
+| AUROC of the relevancy of object-centred crops, right against absent texts | {figures["relevancy AUROC"]:.4f} |
 
-Held-out combinations: {", ".join(f"{colour} {kind}" for kind, colour in HELD_OUT_COMBINATIONS)}.
+Held-out combinations: {held_out}.
 
 ## Relevancy
 
-Canonical phrases: {", ".join(f'"{phrase}"' for phrase in CANONICAL_PHRASES)}; they were trained to lie between what is true of a crop and what is
-false. k = {calibration.k} gives the median object-centred crop of the validation rooms a relevancy of 0.8 for its own text; the threshold
-{calibration.found_threshold} parts present from absent objects best there (best crop of all views).
+Canonical phrases: {", ".join(f'"{phrase}"' for phrase in CANONICAL_PHRASES)}; they were trained to lie between what is
+true of a crop and what is false. k = {calibration.k} gives the median object-centred crop of the validation rooms a
+relevancy of {CLEAR_RELEVANCY} for its own text; the threshold {calibration.found_threshold} parts present from absent
+objects best there (best crop of all views).
 
 ## Training
 
-`tools/train_mini_clip.py` on {datetime.date.today()}, {device}, PyTorch {torch.__version__.split("+")[0]}: {steps} steps of {options.batch} crops in {options.minutes:g} minutes, from {views} views
-of {views // options.views} training rooms (seed {options.seed}, learning rate {options.learning_rate:g}). The tool's defaults repeat it.
+`tools/train_mini_clip.py` on {datetime.date.today()}, {device}, PyTorch {torch.__version__.split("+")[0]}: {steps} steps
+of {options.batch} crops in {options.minutes:g} minutes, from {views} views of {rooms} training rooms (seed
+{options.seed}, learning rate {options.learning_rate:g}). The tool's defaults repeat it.
 Weights: Apache-2.0, as the package.
 """

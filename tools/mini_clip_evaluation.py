@@ -1,4 +1,4 @@
-"""How well an encoder tells crops of unseen rooms apart, by the pictures alone; and the calibration of its relevancy."""
+"""How well an encoder tells crops of unseen rooms apart, picture by picture; the calibration of its relevancy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lerf_ros.world.kinds.catalogue import HELD_OUT_COMBINATIONS, KINDS, OBJECTS
 from lerf_ros.world.materials import COLOURS
 
 MIN_VISIBLE = 300  # px of an object in a 640x480 view that counts as reasonably visible
+MIN_WHOLE = 0.4  # .. and how much of its 2D box must be in view and not hidden
 CENTRED_CROP = 1.25  # side of an object-centred crop, in sides of the object's 2D box
 ABSENT_QUERIES = 5  # of each sort in a room
 CLEAR_RELEVANCY = 0.8  # what k makes of the median object-centred crop
@@ -35,13 +36,14 @@ class Sight:
     box: tuple[float, float, float, float]
 
 
-def sights(room: RoomViews) -> list[Sight]:
-    """Every object and piece of furniture in every view where it is reasonably visible."""
+def sights(room: RoomViews, pixels: float = MIN_VISIBLE, whole: float = MIN_WHOLE) -> list[Sight]:
+    """Every object and piece of furniture in every view where it is (by default reasonably) visible."""
     found = []
     for number in np.unique(room.instance[1:]):
         region = int(np.argmax(room.instance == number))
         kind, pair = room.texts[region]
-        for view in np.flatnonzero(room.visible[0, :, region] >= MIN_VISIBLE):
+        visible = (room.visible[0, :, region] >= pixels) & (room.whole[:, region] >= whole)
+        for view in np.flatnonzero(visible):
             u, v, width, height = room.boxes[view, region]
             if kind in KINDS:
                 found.append(
@@ -56,7 +58,7 @@ def absent_queries(room: RoomViews, rng: np.random.Generator) -> list[str]:
     pairs = {texts[1] for texts in room.texts if texts}
     taken = set().union(*(lookalikes(kind) for kind in kinds))
     named = {f"{pair.split()[0]} {other}" for pair in pairs for other in lookalikes(" ".join(pair.split()[1:]))}
-    recoloured = [f"{c} {k}" for k in kinds if k in OBJECTS for c in OBJECTS[k].colours if f"{c} {k}" not in named]
+    recoloured = [f"{c} {k}" for k in OBJECTS if k in kinds for c in OBJECTS[k].colours if f"{c} {k}" not in named]
     foreign = [f"{c} {k}" for k in OBJECTS if k not in taken for c in OBJECTS[k].colours]
     return [str(text) for texts in (recoloured, foreign) for text in rng.choice(texts, ABSENT_QUERIES, replace=False)]
 
@@ -87,13 +89,10 @@ class RoomScores:
 
 def score_room(encoder: Encoder, room: RoomViews) -> RoomScores:
     """Asks for all objects seen in the room and for some that are not there, over the full pyramid of every view."""
-    seen = sights(room)
-    present = sorted({sight.pair for sight in seen})
+    present = sorted({sight.pair for sight in sights(room)})
     absent = absent_queries(room, np.random.default_rng([room.seed, 2]))
-    texts, canonical = (
-        encoder.encode_texts([*present, *absent]),
-        encoder.encode_texts(encoder.calibration.canonical_phrases),
-    )
+    texts = encoder.encode_texts([*present, *absent])
+    canonical = encoder.encode_texts(encoder.calibration.canonical_phrases)
     layout = PyramidLayout.build(*room.images.shape[1:3])
     centres = torch.cat([layout.centres(level) for level in range(len(layout.levels))]).numpy()
     margins = []
@@ -104,13 +103,14 @@ def score_room(encoder: Encoder, room: RoomViews) -> RoomScores:
         margins.append((embeds @ texts.T - (embeds @ canonical.T).amax(dim=1, keepdim=True)).cpu().numpy())
     best = np.stack(margins).reshape(-1, len(present) + len(absent))
     where = best.argmax(axis=0)[: len(present)]
+    targets = sights(room, pixels=1, whole=0.0)
     hits = [
         any(
-            _inside(centres[crop % layout.total], sight.box)
-            for sight in seen
-            if (sight.pair, sight.view) == (pair, crop // layout.total)
+            _inside(centres[crop % layout.total], target.box)
+            for target in targets
+            if (target.pair, target.view) == answer
         )
-        for pair, crop in zip(present, where)
+        for crop, answer in zip(where, zip(present, where // layout.total))
     ]
     top = best.max(axis=0)
     return RoomScores(top[: len(present)], np.array(hits), top[len(present) :])
@@ -130,7 +130,7 @@ def calibrate(encoder: Encoder, rooms: Sequence[RoomViews]) -> RelevancyCalibrat
     present, absent = (
         1 / (1 + np.exp(-k * np.concatenate(values))) for values in zip(*((s.present, s.absent) for s in scores))
     )
-    thresholds = np.linspace(0.5, 0.95, 91)
+    thresholds = np.linspace(0.3, 0.95, 131)
     balance = [(present > t).mean() + (absent <= t).mean() for t in thresholds]
     best = thresholds[np.isclose(balance, max(balance))]
     return replace(encoder.calibration, k=round(k, 2), found_threshold=round(float(best.mean()), 3))

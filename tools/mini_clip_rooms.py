@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import find_objects
 from mini_clip_views import MAX_REGIONS, RoomViews
+from scipy.ndimage import find_objects
 
 from lerf_ros.world.kinds.catalogue import (
     KINDS,
@@ -20,6 +20,7 @@ from lerf_ros.world.materials import COLOURS
 from lerf_ros.world.parts import PARTS
 from lerf_ros.world.render import NOTHING, View
 from lerf_ros.world.room import Room
+from lerf_ros.world.truth import Box
 
 
 def class_phrases() -> dict[str, list[str]]:
@@ -73,7 +74,21 @@ def _label(room: Room, views: list[View]) -> RoomViews:
     masks = np.stack([np.searchsorted(regions, code) for code in codes]).astype(np.uint8)
     images, instance = np.stack([view.image for view in views]), regions // 1000
     visible, boxes = _extents(masks, instance)
-    return RoomViews(room.seed, images, masks, instance, texts, part_texts, np.array(structure), visible, boxes)
+    whole = np.zeros(boxes.shape[:2])
+    for view, seen in enumerate(views):
+        for region in np.flatnonzero(visible[0, view]):
+            if instance[region]:
+                area = _projected_area(room.things[int(instance[region]) - 1].box, seen)
+                whole[view, region] = boxes[view, region, 2] * boxes[view, region, 3] / area
+    return RoomViews(room.seed, images, masks, instance, texts, part_texts, np.array(structure), visible, whole, boxes)
+
+
+def _projected_area(box: Box, view: View) -> float:
+    """Area (px) of the upright rectangle around a projected 3D box; infinite when the box reaches behind the camera."""
+    x_camera = (box.corners() - view.T_world_camera[:3, 3]) @ view.T_world_camera[:3, :3]
+    if x_camera[:, 2].min() < 0.1:
+        return np.inf
+    return float(np.prod(np.ptp(x_camera[:, :2] / x_camera[:, 2:] * [view.camera.fx, view.camera.fy], axis=0)))
 
 
 def _extents(masks: np.ndarray, instance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

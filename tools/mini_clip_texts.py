@@ -11,8 +11,9 @@ from lerf_ros.features.word_tokenizer import WordTokenizer
 
 CANONICAL_PHRASES = ("object", "things", "stuff", "texture")
 TEMPLATES = (
-    "{}", "a {}", "an {}", "the {}", "my {}", "one {}", "some {}", "a small {}", "a little {}", "a big {}", "a large {}",
-    "a photo of a {}", "an image of the {}", "a close up of a {}", "this is a {}", "there is a {} in the room", "is there any {}",
+    "{}", "a {}", "an {}", "the {}", "my {}", "one {}", "some {}", "a small {}", "a little {}", "a big {}",
+    "a large {}", "a photo of a {}", "an image of the {}", "a close up of a {}", "this is a {}", "is there any {}",
+    "there is a {} in the room",
     "find the {}", "where is the {}", "look for my {} please", "show me a {}", "bring me the {}", "go to the {}",
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ class RoomViews:
     part_texts: list[list[str]]  # per region: what is true of the part alone ("mug handle")
     structure: np.ndarray  # (regions,) bool: walls, floor, ..: known by their surface, not by their outline
     visible: np.ndarray  # (2, V, regions) px of the region's instance, of the region itself
+    whole: np.ndarray  # (V, regions) how much of the instance's projected 3D box is in view and not hidden
     boxes: np.ndarray  # (V, regions, 4) of the region's instance: u and v of its middle, width, height, px
 
 
@@ -81,7 +82,7 @@ class ViewStore:
         self.count += n
 
     def draw(self, batch: int, size: int, generator: torch.Generator) -> Crops:
-        """Random crops: four in ten anywhere in a view, as the pyramid cuts them, the others around an object seen in it."""
+        """Random crops: four in ten anywhere in a view, as the pyramid cuts them, the others around an object in it."""
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator, device=self.images.device)
@@ -90,8 +91,12 @@ class ViewStore:
         low, high = (fraction * self.height for fraction in CROP_FRACTIONS)
         anywhere = uniform(batch, 2) * torch.tensor([self.width, self.height], device=view.device)
         any_size = torch.exp(uniform(batch) * math.log(high / low)) * low
-        objects = (self.visible[1, view] > 20) & ~self.structure[view] & (self.instance[view] > 0)
-        chance = torch.where(objects.any(dim=1, keepdim=True), objects.float(), 1.0)
+        instance = self.instance[view]
+        objects = ((self.visible[1, view] > 20) & ~self.structure[view] & (instance > 0)).float()
+        siblings = (
+            torch.zeros_like(objects).scatter_add(1, instance, objects).gather(1, instance)
+        )  # parts share a chance
+        chance = torch.where(objects.any(dim=1, keepdim=True), objects / siblings.clamp(min=1.0), 1.0)
         box = self.boxes[view, torch.multinomial(chance, 1, generator=generator)[:, 0]]
         object_size = box[:, 2:].amax(dim=1) * torch.exp(uniform(batch) * math.log(6.0)) * 0.6
         around = box[:, :2] + (uniform(batch, 2) - 0.5) * box[:, 2:]
@@ -148,7 +153,7 @@ class ViewStore:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Light, white balance, blur, noise and left-right mirroring, mild enough that red stays red. (B, 3, S, S) in [0, 1]."""
+    """Light, white balance, blur, noise and mirroring of crops (B, 3, S, S) in [0, 1], so mild that red stays red."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(images), *shape, generator=generator, device=images.device)
@@ -161,6 +166,14 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     images = images * uniform(0.75, 1.2, 1, 1, 1) * uniform(0.93, 1.07, 3, 1, 1)
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     return (images + noise * uniform(0, 0.03, 1, 1, 1)).clamp(0.0, 1.0)
+
+
+def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Turns the hue of each crop by a random angle: a rotation of RGB about the grey axis (Rodrigues' formula)."""
+    angle = 2 * math.pi * torch.rand(len(images), 1, 1, generator=generator, device=images.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / math.sqrt(3)
+    rotation = torch.eye(3, device=images.device) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+    return torch.einsum("bij,bjhw->bihw", rotation, images).clamp(0.0, 1.0)
 
 
 def _mirror(index: Tensor, n: int) -> Tensor:

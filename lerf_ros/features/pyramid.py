@@ -1,4 +1,4 @@
-"""LERF's multi-scale crop pyramid of one image size: where the crops lie, how they are cut, how to read between them."""
+"""LERF's multi-scale crop pyramid of one image size: where crops lie, how they are cut, how to read between them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LERF_FRACTIONS = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)
 
 
 def lerf_stride(fraction: float) -> float:
-    """Stride as a part of the crop: 1 up to 0.05 of the image height, 0.5 from 0.15 up, linear between (LERF's code)."""
+    """Stride as a part of the crop: 1 up to 0.05 of the height, 0.5 from 0.15 up, linear between (LERF's code)."""
     return min(max(1.0 - 0.5 * (fraction - 0.05) / 0.1, 0.5), 1.0)
 
 
 @dataclass(frozen=True)
 class Level:
-    """Square crops of one size on a regular grid; the same ``first_centre`` and ``stride`` hold for u and v, in pixels."""
+    """Square crops of one size on a regular grid, px; ``first_centre`` and ``stride`` are the same for u and v."""
 
     crop_px: int
     rows: int
