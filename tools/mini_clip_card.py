@@ -28,8 +28,9 @@ def model_card(
     return f"""# mini CLIP
 
 The encoder that makes text mean something in `lerf_ros` without a download: open_clip's `CLIP` class in a small
-configuration (`mini.json`; {parameters:.2f} M parameters, {encoder.image_size} px crops, {encoder.embed_dim} dimensions,
-fp16), trained on crops of the procedural rooms of `lerf_ros/world` and on nothing else. On a robot use `ViT-B-16`.
+configuration (`mini.json`; {parameters:.2f} M parameters, {encoder.image_size} px crops, {encoder.embed_dim}
+dimensions, fp16), trained on crops of the procedural rooms of `lerf_ros/world` and on nothing else. On a robot use
+`ViT-B-16`.
 
 ## What it knows
 
@@ -51,8 +52,8 @@ fp16), trained on crops of the procedural rooms of `lerf_ros/world` and on nothi
 
 ## Figures
 
-2D crops of {options.test_rooms} evaluation rooms (seeds never used in training or calibration), {options.views} views each;
-crops centred on objects and furniture of at least {MIN_VISIBLE} visible pixels and at least {MIN_WHOLE:.0%} of their
+2D crops of {options.test_rooms} evaluation rooms (seeds never used in training or calibration), {options.views}
+views each; crops centred on objects and furniture of at least {MIN_VISIBLE} visible pixels and at least {MIN_WHOLE:.0%} of their
 projected 3D box in view and not hidden ({figures["crops"]:.0f} crops, of which {figures["crops held out"]:.0f} of
 combinations of kind and colour never seen in training).
 
@@ -81,8 +82,8 @@ objects best there (best crop of all views).
 
 ## Training
 
-`tools/train_mini_clip.py` on {datetime.date.today()}, {device}, PyTorch {torch.__version__.split("+")[0]}: {steps} steps
-of {options.batch} crops in {options.minutes:g} minutes, from {views} views of {rooms} training rooms (seed
+`tools/train_mini_clip.py` on {datetime.date.today()}, {device}, PyTorch {torch.__version__.split("+")[0]}: {steps}
+steps of {options.batch} crops in {options.minutes:g} minutes, from {views} views of {rooms} training rooms (seed
 {options.seed}, learning rate {options.learning_rate:g}). The tool's defaults repeat it.
 Weights: Apache-2.0, as the package.
 """
