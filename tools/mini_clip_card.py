@@ -53,8 +53,8 @@ dimensions, fp16), trained on crops of the procedural rooms of `lerf_ros/world` 
 ## Figures
 
 2D crops of {options.test_rooms} evaluation rooms (seeds never used in training or calibration),
-{options.views} views each; crops centred on objects and furniture of at least {MIN_VISIBLE} visible pixels and at least {MIN_WHOLE:.0%} of their
-projected 3D box in view and not hidden ({figures["crops"]:.0f} crops, of which
+{options.views} views each; crops centred on objects and furniture of at least {MIN_VISIBLE} visible pixels
+and at least {MIN_WHOLE:.0%} of their projected 3D box in view and not hidden ({figures["crops"]:.0f} crops, of which
 {figures["crops held out"]:.0f} of combinations of kind and colour never seen in training).
 
 | | all | held-out combinations |
