@@ -158,10 +158,15 @@ class Mapper:
         return render_view(self.fields, self.config, self.bounds, camera, T_world_camera, stride, features)
 
     def surface(self, max_points: int) -> MapSurface:
-        """Surface points with their language, kept until the map changes. Raises RuntimeError before the first
-        keyframe."""
+        """Surface points with their language, kept until the map changes.
+
+        Raises:
+            RuntimeError: before the first keyframe, or when the map has no language (embed_dim 0).
+        """
         if self.store is None or self.bounds is None:
             raise RuntimeError("there is no surface before the first keyframe")
+        if self.fields.language is None:
+            raise RuntimeError("this map was made without an encoder: it has colours and depth, but no language")
         if self._surface is None or self._surface[:2] != (self.version, max_points):
             surface = extract_surface(self.fields, self.config, self.bounds, self.store, max_points)
             self._surface = (self.version, max_points, surface)
