@@ -29,8 +29,8 @@ class KeyframeConfig:
     """When a frame becomes a keyframe, and how many are kept."""
 
     capacity: int = 300
-    translation: float = 0.20  # m from the nearest keyframe
-    rotation: float = 0.26  # rad from the nearest keyframe
+    translation: float = 0.15  # m from the nearest keyframe
+    rotation: float = 0.20  # rad from the nearest keyframe
     unseen_share: float = 0.25  # a frame that sees more unmapped volume than this is taken, moved or not
     unseen_voxel: float = 0.25  # m, the cells in which "unmapped" is counted
     blur_ratio: float = 0.5  # sharpness below this share of the recent median counts as blurred
@@ -243,7 +243,7 @@ _ROBOT = {  # 8 to 16 GB GPUs
     "sampling.render_samples": 48,
     "keyframe.capacity": 200,
 }
-_CPU = {  # two cores: every number here was chosen by held-out quality per CPU second
+_CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "radiance.grid.levels": 10,
     "radiance.grid.log2_table": 16,
     "radiance.grid.max_resolution": 1024,
@@ -267,9 +267,9 @@ _CPU = {  # two cores: every number here was chosen by held-out quality per CPU 
     "sampling.proposal_bins": 48,
     "sampling.render_samples": 24,
     "sampling.render_chunk": 8192,
-    "keyframe.translation": 0.12,
-    "keyframe.rotation": 0.17,
     "keyframe.capacity": 120,
+    "optimiser.grid_rate": 0.02,
+    "optimiser.network_rate": 0.005,
     "pyramid.batch": 64,
 }
 _BASE = MapperConfig()  # LERF's sizes
