@@ -41,6 +41,21 @@ def judge(query: TruthQuery, answer: Answer) -> Outcome:
     return Outcome(answer, present=True, correct=inside, error=error)
 
 
+def found_threshold(outcomes: Sequence[Outcome]) -> float:
+    """The relevancy that parts present from absent queries best (mean of both accuracies); of several equally good
+    ones, their middle.
+
+    Outcomes must come from answers without a threshold (`min_relevancy=0`).
+    """
+    present = np.array([outcome.answer.best_relevancy for outcome in outcomes if outcome.present])
+    absent = np.array([outcome.answer.best_relevancy for outcome in outcomes if not outcome.present])
+    if not (len(present) and len(absent)):
+        raise ValueError("a threshold needs answers to present and to absent queries")
+    candidates = np.linspace(0.0, 1.0, 1001)
+    balance = np.array([(present >= t).mean() + (absent < t).mean() for t in candidates])
+    return float(candidates[np.isclose(balance, balance.max())].mean())
+
+
 @dataclass(frozen=True)
 class Score:
     """Counts over many outcomes."""

@@ -1,6 +1,6 @@
 """Maps generated rooms without ROS, asks their questions, and counts right answers: of the field, and of the baseline.
 
-    python -m lerf_ros.evaluation.rooms --seeds 3 4 --seconds 150 --preset cpu
+python -m lerf_ros.evaluation.rooms --seeds 3 4 --seconds 150 --preset cpu
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from lerf_ros.evaluation.demo_report import outcome_table
-from lerf_ros.evaluation.localization import Outcome, Score, judge
+from lerf_ros.evaluation.localization import Outcome, Score, found_threshold, judge
 from lerf_ros.features.encoder import Encoder, load_encoder
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.mapping.frame import Frame
@@ -61,9 +61,12 @@ def voxel_average(online: OnlineMapper) -> VoxelMap:
     return voxels
 
 
-def ask(surface: SemanticSurface, encoder: Encoder, queries: Sequence[TruthQuery]) -> list[Outcome]:
+def ask(
+    surface: SemanticSurface, encoder: Encoder, queries: Sequence[TruthQuery], min_relevancy: float | None = None
+) -> list[Outcome]:
     """Asks a surface all queries and judges the answers."""
-    answers = find_targets(surface, encoder, [query.text for query in queries], QueryOptions(max_targets=1))
+    options = QueryOptions(max_targets=1, min_relevancy=min_relevancy)
+    answers = find_targets(surface, encoder, [query.text for query in queries], options)
     return [judge(query, answer) for query, answer in zip(queries, answers, strict=True)]
 
 
@@ -80,21 +83,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = PRESETS[options.preset].override({name: yaml.safe_load(value) for name, value in settings.items()})
     encoder = load_encoder(device=options.device)
     totals: dict[str, list[Outcome]] = {"field": [], "voxel average": []}
+    unfiltered: list[Outcome] = []
     for seed in options.seeds:
         room = Room(seed)
         queries = [*room.present_queries(), *room.absent_queries()]
         online = map_source(room, encoder, config, options.device, options.seconds)
         print(f"\nroom {seed}: {online.mapper.keyframes} keyframes, {online.mapper.steps} steps, ", end="")
         print(f"{100 * online.pyramid_progress:.0f} % of crops encoded")
-        for name, surface in (
-            ("field", online.mapper.surface(SURFACE_POINTS)),
-            ("voxel average", voxel_average(online).surface()),
-        ):
+        field = online.mapper.surface(SURFACE_POINTS)
+        unfiltered += ask(field, encoder, queries, min_relevancy=0.0)
+        for name, surface in (("field", field), ("voxel average", voxel_average(online).surface())):
             outcomes = ask(surface, encoder, queries)
             totals[name] += outcomes
             print(f"\n{name}\n{outcome_table(outcomes, truth=True)}")
+    print()
     for name, outcomes in totals.items():
         print(f"{name:<14} {Score.of(outcomes)}")
+    print(f"the threshold that parts present from absent best here: {found_threshold(unfiltered):.3f}")
 
 
 if __name__ == "__main__":

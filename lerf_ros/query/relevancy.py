@@ -21,9 +21,14 @@ def relevancy(similarity: Tensor, canonical_similarity: Tensor, k: float) -> Ten
     Returns:
         (..., T) in [0, 1]; 0.5 means "as much as the best canonical phrase".
     """
+    return torch.sigmoid(relevancy_logit(similarity, canonical_similarity, k))
+
+
+def relevancy_logit(similarity: Tensor, canonical_similarity: Tensor, k: float) -> Tensor:
+    """The argument of the logistic function in `relevancy`: it does not saturate, so maxima are sought in it."""
     if canonical_similarity.shape[-1] == 0:
         raise ValueError("relevancy needs at least one canonical phrase")
-    return torch.sigmoid(k * (similarity - canonical_similarity.amax(dim=-1, keepdim=True)))
+    return k * (similarity - canonical_similarity.amax(dim=-1, keepdim=True))
 
 
 def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int) -> Tensor:

@@ -14,8 +14,11 @@ from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.poses import quaternion_from_pose
 from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
 from lerf_ros.query.neighbourhood import Neighbourhood
-from lerf_ros.query.relevancy import relevancy, scale_sweep, supervised
+from lerf_ros.query.relevancy import relevancy_logit, scale_sweep, supervised
 from lerf_ros.query.target_pose import extent, target_axes
+
+
+REGION_LEVEL = 0.6  # of the height of a maximum above the map's median; what is lower does not belong to its region
 
 
 class QueryError(ValueError):
@@ -33,7 +36,8 @@ class QueryOptions:
         up_world: (3,) map-up, for the orientation of targets.
         scale_steps: scales tried, evenly spaced in log scale over the supervised range.
         min_support: a region of fewer surface points is noise, not a target.
-        prominence: a second maximum counts as another target when relevancy between the two dips below this share of it.
+        prominence: a second maximum counts as another target when the logit between the two dips below this share of
+            its height above the map's median.
     """
 
     max_targets: int = 5
@@ -55,7 +59,7 @@ class Target:
         size: (3,) m, extents along the target's own axes.
         relevancy: [0, 1], at the region's peak, averaged over the neighbourhood of a surface point.
         scale: m, the physical crop size at which the region answers best.
-        support: number of surface points in the region.
+        support: number of surface points in the region that are relevant by themselves, not by their neighbours.
     """
 
     position: NDArray[np.float64]
@@ -102,24 +106,24 @@ def find_targets(
     if known and bool((surface.points.scale_min <= surface.points.scale_max).any()):
         finder = _MaximaFinder(surface.points, options, _threshold(encoder, options))
         scales = scale_sweep(surface.points.scale_min, surface.points.scale_max, options.scale_steps)
-        for text, relevancies in zip(known, relevancy_sweep(surface, encoder, known, scales, options), strict=True):
-            answers[text] = finder.answer(text, scales, relevancies)
+        for text, logits in zip(known, logit_sweep(surface, encoder, known, scales, options), strict=True):
+            answers[text] = finder.answer(text, scales, logits)
     return [answers[text] for text in texts]
 
 
-def relevancy_sweep(
+def logit_sweep(
     surface: SemanticSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
 ) -> Tensor:
-    """Relevancy (T, S, N) of T texts at S scales and N surface points."""
+    """Relevancy logits (T, S, N) of T texts at S scales and N surface points."""
     phrases = _phrases(encoder, options)
     embeds = encoder.encode_texts([*texts, *phrases])
     similarity = surface.similarity(scales, embeds).float()
-    values = relevancy(similarity[..., : len(texts)], similarity[..., len(texts) :], encoder.calibration.k)
-    return values.permute(2, 0, 1)
+    logits = relevancy_logit(similarity[..., : len(texts)], similarity[..., len(texts) :], encoder.calibration.k)
+    return logits.permute(2, 0, 1)
 
 
 class _MaximaFinder:
-    """Maxima of relevancy on one set of surface points."""
+    """Maxima of relevancy on one set of surface points. All values are logits, smoothed over the surface."""
 
     def __init__(self, points: SurfacePoints, options: QueryOptions, threshold: float) -> None:
         self._points = points
@@ -130,47 +134,51 @@ class _MaximaFinder:
         self._normals = points.normals.detach().cpu().double().numpy()
         self._view_directions = points.view_directions.detach().cpu().double().numpy()
 
-    def answer(self, text: str, scales: Tensor, relevancies: Tensor) -> Answer:
-        """Answers one text from its relevancy (S, N)."""
-        valid = supervised(scales, self._points.scale_min, self._points.scale_max).float()
-        # A point that was never trained at a scale neither answers there nor pulls its neighbours down.
-        share = self._neighbourhood.smooth(valid)
-        smoothed = self._neighbourhood.smooth(relevancies * valid) / share.clamp_min(1e-6)
-        smoothed = torch.where(valid > 0, smoothed, torch.zeros_like(smoothed)).cpu().numpy()
-
+    def answer(self, text: str, scales: Tensor, logits: Tensor) -> Answer:
+        """Answers one text from its logits (S, N)."""
+        values = self._smoothed(scales, logits)
+        own = logits.cpu().numpy()
+        peak = values.max(axis=0)
+        floor = float(np.median(peak[np.isfinite(peak)]))
         targets: list[Target] = []
         best = 0.0
-        peak = smoothed.max(axis=0)
-        taken = self._neighbourhood.counts < self._options.min_support  # stray points
-        while len(targets) < self._options.max_targets and not taken.all():
-            seed = int(np.argmax(np.where(taken, -1.0, peak)))
-            region, scale_index = self._region(seed, smoothed)
-            value = float(smoothed[scale_index, region].max())
-            ridge = self._neighbourhood.component(seed, peak >= self._options.prominence * peak[seed])
-            distinct = not taken[ridge].any()
-            if distinct and len(region) >= self._options.min_support:
-                best = max(best, value)
-                if value >= self._threshold:
-                    targets.append(self._target(region, smoothed[scale_index, region], float(scales[scale_index])))
-            if peak[seed] < self._threshold and best > 0.0:
-                break  # everything that is left is weaker still
-            taken[region] = True
-            taken[ridge] = True
-        return Answer(text, tuple(sorted(targets, key=lambda target: -target.relevancy)), best)
+        candidate = np.isfinite(peak) & (self._neighbourhood.counts >= self._options.min_support)  # known and not stray
+        claimed = np.zeros(peak.shape, bool)  # by a maximum that was looked at
+        while len(targets) < self._options.max_targets and (candidate & ~claimed).any():
+            seed = int(np.argmax(np.where(candidate & ~claimed, peak, -np.inf)))
+            ridge = self._neighbourhood.component(seed, peak >= _level(peak[seed], floor, self._options.prominence))
+            region, scale_index = self._region(seed, values, floor)
+            # A region that only smoothing has made is a stray value.
+            support = int((own[scale_index, region] >= values[scale_index, region].min()).sum())
+            if not claimed[ridge].any() and support >= self._options.min_support:
+                target = self._target(region, values[scale_index, region], float(scales[scale_index]), support)
+                best = max(best, target.relevancy)
+                if target.relevancy < self._threshold:
+                    break  # what is left is weaker still
+                targets.append(target)
+            claimed[region] = claimed[ridge] = True
+        return Answer(text, tuple(targets), best)
 
-    def _region(self, seed: int, smoothed: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
+    def _smoothed(self, scales: Tensor, logits: Tensor) -> NDArray[np.float32]:
+        """Logits (S, N) averaged over each neighbourhood; -inf where a point was never trained at a scale: it neither
+        answers there nor counts for its neighbours."""
+        valid = supervised(scales, self._points.scale_min, self._points.scale_max).float()
+        share = self._neighbourhood.smooth(valid).clamp_min(1e-6)
+        smoothed = self._neighbourhood.smooth(logits * valid) / share
+        return torch.where(valid > 0, smoothed, -torch.inf).cpu().numpy()
+
+    def _region(self, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:
         """Grows the region of a maximum, at the scale at which that region as a whole answers best."""
-        region = self._grow(seed, smoothed[int(np.argmax(smoothed[:, seed]))])
-        scale_index = int(np.argmax(smoothed[:, region].mean(axis=1)))
-        seed = int(region[np.argmax(smoothed[scale_index, region])])
-        return self._grow(seed, smoothed[scale_index]), scale_index
+        region = self._grow(seed, values[int(np.argmax(values[:, seed]))], floor)
+        known = values[:, region]
+        scale_index = int(np.argmax(np.where(np.isfinite(known), known, floor).mean(axis=1)))
+        seed = int(region[np.argmax(values[scale_index, region])])
+        return self._grow(seed, values[scale_index], floor), scale_index
 
-    def _grow(self, seed: int, values: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Points connected to the seed whose relevancy is above half way from the map's median to the peak."""
-        half_height = 0.5 * (float(values[seed]) + float(np.median(values)))
-        return self._neighbourhood.component(seed, values >= half_height)
+    def _grow(self, seed: int, values: NDArray[np.float32], floor: float) -> NDArray[np.int64]:
+        return self._neighbourhood.component(seed, values >= _level(values[seed], floor, REGION_LEVEL))
 
-    def _target(self, region: NDArray[np.int64], values: NDArray[np.float32], scale: float) -> Target:
+    def _target(self, region: NDArray[np.int64], values: NDArray[np.float32], scale: float, support: int) -> Target:
         weights = values - values.min() + 1e-6
         points = self._x_world[region]
         centre = np.average(points, axis=0, weights=weights)
@@ -183,10 +191,15 @@ class _MaximaFinder:
             position=np.asarray(position, np.float64),
             quaternion_xyzw=np.asarray(quaternion, np.float64),
             size=extent(points, axes),
-            relevancy=float(values.max()),
+            relevancy=float(1.0 / (1.0 + np.exp(-values.max()))),
             scale=scale,
-            support=len(region),
+            support=support,
         )
+
+
+def _level(peak: float, floor: float, share: float) -> float:
+    """The height that lies `share` of the way from the floor to the peak."""
+    return floor + share * (peak - floor)
 
 
 def _phrases(encoder: Encoder, options: QueryOptions) -> tuple[str, ...]:

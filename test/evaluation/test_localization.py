@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lerf_ros.evaluation.localization import Score, judge
+from lerf_ros.evaluation.localization import Score, found_threshold, judge
 from lerf_ros.query.targets import Answer, Target
 from lerf_ros.world.truth import Box, TruthQuery
 
@@ -51,3 +51,15 @@ def test_score_counts_and_prints_the_line_that_scripts_read():
     score = Score.of(outcomes)
     assert score.localization_accuracy == 0.5
     assert str(score) == 'localized 1 of 2 present queries; 1 of 1 absent queries answered "not found"'
+
+
+def test_the_threshold_parts_present_from_absent_in_the_middle_of_the_gap():
+    def outcome(relevancy, present):
+        return judge(PRESENT if present else ABSENT, Answer("a mug", (), relevancy))
+
+    outcomes = [outcome(0.9, True), outcome(0.5, True), outcome(0.1, False), outcome(0.3, False)]
+    assert found_threshold(outcomes) == pytest.approx(0.4, abs=0.002)
+    # One hopeless present query does not move it into the absent ones.
+    assert found_threshold([*outcomes, outcome(0.0, True)]) == pytest.approx(0.4, abs=0.002)
+    with pytest.raises(ValueError, match="absent"):
+        found_threshold(outcomes[:2])

@@ -110,6 +110,24 @@ def test_a_single_stray_point_is_not_a_target():
     assert not answer([((0.0, 0.0), 0.001, "mug", 0.9, ALL)], "mug").found
 
 
+def test_stray_points_beside_a_disc_do_not_hide_it():
+    table = DiscTable([((0.4, -0.3), 0.1, "mug", 0.9, ALL)])
+    n = len(table.points.x_world)
+    lonely = torch.tensor([[0.4, -0.3, 0.76], [0.45, -0.3, 0.76]])  # too far from everything to have enough neighbours
+    p = table.points
+    table.points = SurfacePoints(
+        x_world=torch.cat([p.x_world, lonely]),
+        **{
+            name: torch.cat([getattr(p, name), getattr(p, name)[:2]])
+            for name in ("normals", "view_directions", "views", "scale_min", "scale_max")
+        },
+    )
+    neighbourhood = Neighbourhood(table.points.x_world, radius=0.065)
+    assert neighbourhood.counts[n:].max() < 16
+    found = find_targets(table, WordEncoder(), ["mug"])[0].targets
+    assert len(found) == 1 and found[0].position == pytest.approx([0.4, -0.3, 0.7], abs=0.02)
+
+
 def test_unknown_words_are_named_and_the_other_texts_are_answered():
     table = DiscTable([((0.4, -0.3), 0.1, "mug", 0.9, ALL)])
     unknown, known = find_targets(table, WordEncoder(), ["zeppelin", "mug"])
