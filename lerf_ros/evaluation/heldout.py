@@ -102,7 +102,8 @@ def train_for(mapper: Mapper, frames: Sequence[Frame], seconds: float) -> int:
 
 def held_out_frames(source: FrameSource) -> tuple[list[Frame], list[Frame]]:
     """(training, held-out) frames of a recording."""
-    training, held_out = [], []
+    training: list[Frame] = []
+    held_out: list[Frame] = []
     for index in range(len(source)):
         (held_out if is_held_out(index) else training).append(source[index])
     return training, held_out

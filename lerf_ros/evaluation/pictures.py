@@ -24,10 +24,8 @@ _RIGHT, _WRONG, _PLAIN = (70, 200, 90), (235, 70, 60), (255, 190, 40)  # RGB
 def relevancy_overlay(image: Image, relevancy: NDArray[np.float32]) -> Image:
     """Paints relevancy (h, w) in [0, 1] over an RGB image (H, W, 3); what is no more relevant than a canonical phrase
     (0.5 or less) is left as it is, greyed."""
-    relevancy = cv2.resize(
-        relevancy.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR
-    )
-    strength = np.clip(2.0 * relevancy - 1.0, 0.0, 1.0)
+    enlarged = cv2.resize(relevancy.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    strength = np.clip(2.0 * enlarged - 1.0, 0.0, 1.0)
     colours = cv2.cvtColor(cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     alpha = (0.8 * np.sqrt(strength))[..., None]
@@ -35,7 +33,7 @@ def relevancy_overlay(image: Image, relevancy: NDArray[np.float32]) -> Image:
 
 
 def draw_target(
-    image: Image, target: Target, camera: Camera, T_world_camera: NDArray[np.float64], colour: Image | tuple
+    image: Image, target: Target, camera: Camera, T_world_camera: NDArray[np.float64], colour: tuple[int, int, int]
 ) -> None:
     """Draws a target's oriented box, its centre and its x axis (the approach) into an RGB image, in place."""
     axes = Rotation.from_quat(target.quaternion_xyzw).as_matrix()
@@ -115,8 +113,8 @@ def top_down_map(points: NDArray[np.float64], colours: Image, marks: Sequence[Ma
         axis.plot(*mark.position[:2], marker="o", markersize=7, color=colour, markeredgecolor="black")
         axis.annotate(
             mark.name,
-            mark.position[:2],
-            xytext=label_xy,
+            (float(mark.position[0]), float(mark.position[1])),
+            xytext=(float(label_xy[0]), float(label_xy[1])),
             fontsize=9,
             ha="center",
             bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "alpha": 0.9},

@@ -34,7 +34,8 @@ class SurfacePoints:
 class SemanticSurface(Protocol):
     """What a question needs. The trained map and the voxel baseline both give one."""
 
-    points: SurfacePoints
+    @property
+    def points(self) -> SurfacePoints: ...
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T) of the N points, seen at the scales (S,) in metres, with the unit text_embeds (T, D)."""

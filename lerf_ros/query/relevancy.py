@@ -12,7 +12,8 @@ def relevancy(similarity: Tensor, canonical_similarity: Tensor, k: float) -> Ten
     .. math:: \min_i \frac{\exp(k\, e \cdot q)}{\exp(k\, e \cdot q) + \exp(k\, e \cdot c_i)}
               = \operatorname{sigmoid}\bigl(k\,(e \cdot q - \max_i e \cdot c_i)\bigr)
 
-    The right-hand side is the same number: the logistic function is monotonic, so the minimum is at the largest canonical similarity.
+    The right-hand side is the same number: the logistic function is monotonic, so the minimum is at the largest
+    canonical similarity.
 
     Args:
         similarity: (..., T) cosines e.q of embeddings with T texts.

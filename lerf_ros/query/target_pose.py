@@ -15,8 +15,8 @@ Vector = NDArray[np.float64]
 def target_axes(normal: Vector, view_direction: Vector, up: Vector) -> NDArray[np.float64]:
     """Rotation (3, 3) of the target in the map frame; its columns are the target's x, y and z axes.
 
-    x is the outward surface normal, so that a gripper approaches along -x. z is as close to map-up as possible; where the
-    normal itself is map-up (table tops), z leans away from the viewer, along the mean viewing direction.
+    x is the outward surface normal, so that a gripper approaches along -x. z is as close to map-up as possible; where
+    the normal itself is map-up (table tops), z leans away from the viewer, along the mean viewing direction.
 
     Args:
         normal: (3,) outward surface normal.
@@ -35,7 +35,7 @@ def target_axes(normal: Vector, view_direction: Vector, up: Vector) -> NDArray[n
 
 
 def extent(points: Vector, axes: NDArray[np.float64]) -> Vector:
-    """Size (3,) in m of a region (N, 3) along the axes: the 2 to 98 % range, so that single stray points do not count."""
+    """Size (3,) in m of a region (N, 3) along the axes: the 2 to 98 % range, so that stray points do not count."""
     low, high = np.percentile(points @ axes, [2.0, 98.0], axis=0)
     return high - low
 

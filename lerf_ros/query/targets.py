@@ -17,7 +17,6 @@ from lerf_ros.query.neighbourhood import Neighbourhood
 from lerf_ros.query.relevancy import relevancy_logit, scale_sweep, supervised
 from lerf_ros.query.target_pose import extent, target_axes
 
-
 REGION_LEVEL = 0.6  # of the height of a maximum above the map's median; what is lower does not belong to its region
 
 

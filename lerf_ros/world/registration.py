@@ -36,10 +36,10 @@ class Registration:
         """Depth (H, W) as the colour camera would have measured it; NaN where the depth camera saw nothing. Of several
         surfaces in one pixel the nearest is kept."""
         u, v, z = self._project(depth_z, np.isfinite(depth_z), depth_camera)
-        u, v = np.round(u).astype(np.int64), np.round(v).astype(np.int64)
-        inside = (u >= 0) & (u < self.colour.width) & (v >= 0) & (v < self.colour.height)
+        column, row = np.round(u).astype(np.int64), np.round(v).astype(np.int64)
+        inside = (column >= 0) & (column < self.colour.width) & (row >= 0) & (row < self.colour.height)
         registered = np.full((self.colour.height, self.colour.width), np.inf, np.float32)
-        np.minimum.at(registered, (v[inside], u[inside]), z[inside].astype(np.float32))
+        np.minimum.at(registered, (row[inside], column[inside]), z[inside].astype(np.float32))
         return np.where(np.isinf(registered), np.float32(np.nan), registered)
 
     def T_depth_colour(self) -> NDArray[np.float64]:
@@ -86,7 +86,7 @@ def estimate_registration(
         for (_, depth_z), jump, gradient in zip(pairs, jumps, gradients, strict=True):
             u, v, _ = candidate._project(depth_z, jump, camera)
             if len(u):
-                at = cv2.remap(gradient, np.float32(u)[:, None], np.float32(v)[:, None], cv2.INTER_LINEAR)
+                at = cv2.remap(gradient, u.astype(np.float32)[:, None], v.astype(np.float32)[:, None], cv2.INTER_LINEAR)
                 strengths.append(float(at.mean()))
         return float(np.mean(strengths))
 
@@ -109,7 +109,8 @@ def _jumps(depth_z: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _gradients(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Gradient magnitude of the grey image, the strongest 5 % clipped, in standard deviations from its mean."""
-    grey = cv2.GaussianBlur(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), None, 1.2).astype(np.float32)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    grey = cv2.GaussianBlur(grey, (0, 0), 1.2).astype(np.float32)  # (0, 0): the size that suits sigma
     magnitude = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     magnitude = np.minimum(magnitude, np.percentile(magnitude, 95))
     return (magnitude - magnitude.mean()) / max(float(magnitude.std()), 1e-6)
