@@ -55,10 +55,11 @@ class Target:
     Attributes:
         position: (3,) m, map frame: the relevancy-weighted centre of the region, snapped to its nearest surface point.
         quaternion_xyzw: orientation, see `target_pose.target_axes`.
-        size: (3,) m, extents along the target's own axes.
+        size: (3,) m, extents along the target's own axes, of what is more relevant than half way from the map's median
+            to the target's peak.
         relevancy: [0, 1], at the region's peak, averaged over the neighbourhood of a surface point.
         scale: m, the physical crop size at which the region answers best.
-        support: number of surface points in the region that are relevant by themselves, not by their neighbours.
+        support: number of surface points of the region that are relevant by themselves, not by their neighbours.
     """
 
     position: NDArray[np.float64]
@@ -150,7 +151,7 @@ class _MaximaFinder:
             # A region that only smoothing has made is a stray value.
             support = int((own[scale_index, region] >= values[scale_index, region].min()).sum())
             if not claimed[ridge].any() and support >= self._options.min_support:
-                target = self._target(region, values[scale_index, region], float(scales[scale_index]), support)
+                target = self._target(region, values[scale_index], float(scales[scale_index]), support)
                 best = max(best, target.relevancy)
                 if target.relevancy < self._threshold:
                     break  # what is left is weaker still
@@ -178,7 +179,7 @@ class _MaximaFinder:
         return self._neighbourhood.component(seed, values >= _level(values[seed], floor, REGION_LEVEL))
 
     def _target(self, region: NDArray[np.int64], values: NDArray[np.float32], scale: float, support: int) -> Target:
-        weights = values - values.min() + 1e-6
+        weights = values[region] - values[region].min() + 1e-6
         points = self._x_world[region]
         centre = np.average(points, axis=0, weights=weights)
         nearest = region[int(np.argmin(np.linalg.norm(points - centre, axis=1)))]
@@ -186,14 +187,22 @@ class _MaximaFinder:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = axes, self._x_world[nearest]
         position, quaternion = quaternion_from_pose(pose)
+        peak = _relevancy(values[region].max())
+        seed = int(region[np.argmax(values[region])])
+        half_height = _level(peak, float(np.median(_relevancy(values))), 0.5)
+        covered = self._neighbourhood.component(seed, _relevancy(values) >= half_height)
         return Target(
             position=np.asarray(position, np.float64),
             quaternion_xyzw=np.asarray(quaternion, np.float64),
-            size=extent(points, axes),
-            relevancy=float(1.0 / (1.0 + np.exp(-values.max()))),
+            size=extent(self._x_world[covered], axes),
+            relevancy=float(peak),
             scale=scale,
             support=support,
         )
+
+
+def _relevancy(logit: NDArray[np.float32]) -> NDArray[np.float32]:
+    return 1.0 / (1.0 + np.exp(-logit))
 
 
 def _level(peak: float, floor: float, share: float) -> float:
