@@ -80,8 +80,10 @@ class SceneBounds:
         """World metres (N, 3) to float32 scene-local coordinates. The subtraction runs in float64: map frames (UTM!)
         may lie far from zero. Apply it to ray origins once; then ``x_local = origin_local + t * direction / radius``.
         """
-        center = torch.tensor(self.center, dtype=torch.float64, device=x_world.device)
-        return ((x_world.double() - center) / self.radius).float()
+        x_world = x_world.double()
+        # Axis by axis: a tensor of the center would be copied to the device, and every training step would wait for it.
+        offsets = [x_world[..., axis] - value for axis, value in enumerate(self.center)]
+        return (torch.stack(offsets, dim=-1) / self.radius).float()
 
     def to_unit(self, x_world: Tensor) -> Tensor:
         """World metres (N, 3) to x_unit (N, 3) float32."""

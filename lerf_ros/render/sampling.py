@@ -36,7 +36,8 @@ def spaced_edges(near: float, far: float, bins: int, knee: float, device: torch.
     s_near, s_far = (t / knee if t <= knee else 2.0 - knee / t for t in (near, far))
     s = torch.linspace(s_near, s_far, bins + 1, device=device)
     t_edges = torch.where(s <= 1.0, s * knee, knee / (2.0 - s))
-    t_edges[0], t_edges[-1] = near, far
+    t_edges[0].fill_(near)  # assigning a number would wait for a GPU
+    t_edges[-1].fill_(far)
     return t_edges
 
 
