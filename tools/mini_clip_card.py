@@ -84,6 +84,6 @@ objects best there (best crop of all views).
 
 `tools/train_mini_clip.py` on {datetime.date.today()}, {device}, PyTorch {torch.__version__.split("+")[0]}: {steps}
 steps of {options.batch} crops in {options.minutes:g} minutes, from {views} views of {rooms} training rooms (seed
-{options.seed}, learning rate {options.learning_rate:g}). The tool's defaults repeat it.
+{options.seed}, learning rate {options.learning_rate:g}). `--minutes {options.minutes:g}` repeats it.
 Weights: Apache-2.0, as the package.
 """
