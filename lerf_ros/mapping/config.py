@@ -260,7 +260,7 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "language.hidden": 128,
     "language.layers": 3,
     "language.samples": 3,
-    "replay.language": 0.25,
+    "replay.language": 0.75,
     "sampling.rays": 1024,
     "sampling.samples": 12,
     "sampling.proposal_resolution": 96,
@@ -270,6 +270,8 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "keyframe.capacity": 120,
     "optimiser.grid_rate": 0.02,
     "optimiser.network_rate": 0.005,
+    "optimiser.language_grid_rate": 0.02,
+    "optimiser.language_network_rate": 0.003,
     # 523 crops a frame instead of 1,148: half of LERF's are of the smallest size, and there is no time for them.
     "pyramid.fractions": (0.125, 0.2, 0.3, 0.4, 0.5),
     "pyramid.strides": (0.62, 0.5, 0.5, 0.5, 0.5),
