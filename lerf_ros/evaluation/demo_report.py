@@ -76,6 +76,9 @@ def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Pa
         name = f"query_{number:02d}_{answer.text.replace(' ', '_')}.png"
         _write(folder / name, caption(image, text))
     points, colours = _point_cloud(images, depth_z, poses, camera)
+    R_upright_world = upright(poses)
+    points = points @ R_upright_world.T
+    marks = [Mark(mark.name, R_upright_world @ mark.position, mark.right) for mark in marks]
     low = points[:, 2] < np.percentile(points[:, 2], 1) + CEILING
     top_down_map(points[low], colours[low], marks, folder / "map.png")
 
@@ -106,6 +109,15 @@ def report_heldout(online: OnlineMapper, source: FrameSource, folder: Path) -> s
         folder / "heldout",
     )
     return str(result)
+
+
+def upright(poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotation (3, 3) that turns the world axis nearest to the cameras' mean up direction into z: recordings need not
+    have z up as a robot's map has. `poses` (K, 4, 4) T_world_camera."""
+    up = -poses[:, :3, 1].mean(axis=0)
+    axis = int(np.argmax(np.abs(up)))
+    z, x = np.sign(up[axis]) * np.eye(3)[axis], np.eye(3)[(axis + 1) % 3]
+    return np.stack([x, np.cross(z, x), z])
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from lerf_ros.evaluation.demo_report import outcome_table, upright
+from lerf_ros.evaluation.localization import judge
+from lerf_ros.query.targets import Answer
+from lerf_ros.world.truth import TruthQuery
+
+
+def camera_with_up(up):
+    pose = np.eye(4)
+    pose[:3, 1] = -np.asarray(up, float)  # the camera's y axis points down
+    return pose
+
+
+@pytest.mark.parametrize("up", [(0, 0, 1), (0, -1, 0), (1, 0, 0), (0, 0, -1)])
+def test_upright_turns_the_cameras_up_into_z(up):
+    rotation = upright(np.stack([camera_with_up(up)] * 3))
+    assert rotation @ np.array(up) == pytest.approx([0, 0, 1])
+    assert rotation.T @ rotation == pytest.approx(np.eye(3)) and np.linalg.det(rotation) == pytest.approx(1.0)
+
+
+def test_upright_leaves_a_map_with_z_up_alone_also_when_cameras_look_down_a_little():
+    assert upright(np.stack([camera_with_up((0.3, 0.2, 0.9))])) == pytest.approx(np.eye(3))
+
+
+def test_table_names_unknown_words_and_keeps_verdicts_to_where_there_is_truth():
+    outcomes = [judge(TruthQuery("a zeppelin"), Answer("a zeppelin", (), 0.0, ("zeppelin",)))]
+    with_truth, without = outcome_table(outcomes, truth=True), outcome_table(outcomes, truth=False)
+    assert "does not know: zeppelin" in with_truth and "rightly not found" in with_truth
+    assert "rightly" not in without
