@@ -6,7 +6,6 @@ python -m lerf_ros.evaluation.heldout --data FOLDER --seconds 60 --preset base -
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lerf_ros.evaluation.pacing import drive
 from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.mapper import Mapper
@@ -87,19 +87,6 @@ def side_by_side(
     return np.concatenate([np.concatenate([truth, rgb], axis=1), np.where(known[..., None], colours, 0)], axis=0)
 
 
-def train_for(mapper: Mapper, frames: Sequence[Frame], seconds: float) -> int:
-    """Feeds the frames evenly over the first half of the time and trains throughout; returns the number of steps."""
-    start, fed, steps = time.monotonic(), 0, 0
-    while (elapsed := time.monotonic() - start) < seconds:
-        due = min(len(frames), 1 + int(2 * elapsed / seconds * len(frames)))
-        for frame in frames[fed:due]:
-            mapper.add_frame(frame)
-        fed = due
-        mapper.step()
-        steps += 1
-    return steps
-
-
 def held_out_frames(source: FrameSource) -> tuple[list[Frame], list[Frame]]:
     """(training, held-out) frames of a recording."""
     training: list[Frame] = []
@@ -122,10 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     training, held_out = held_out_frames(open_source(options.data))
     mapper = Mapper(PRESETS[options.preset], training[0].camera, 0, options.device, options.seed)
-    steps = train_for(mapper, training, options.seconds)
-    print(
-        f"{steps} steps in {options.seconds:.0f} s, {mapper.keyframes} keyframes of {len(training)} frames", flush=True
-    )
+    drive(training, options.seconds, mapper.add_frame, mapper.step)
+    print(f"{mapper.steps} steps in {options.seconds:.0f} s, {mapper.keyframes} keyframes of {len(training)} frames")
 
     def render(frame: Frame) -> Rendering:
         return mapper.render(frame.camera, frame.T_world_camera, stride=options.stride)

@@ -6,7 +6,6 @@ python -m lerf_ros.evaluation.rooms --seeds 3 4 --seconds 150 --preset cpu
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ import yaml
 
 from lerf_ros.evaluation.demo_report import outcome_table
 from lerf_ros.evaluation.localization import Outcome, Score, found_threshold, judge
+from lerf_ros.evaluation.pacing import drive
 from lerf_ros.features.encoder import Encoder, load_encoder
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.mapping.frame import Frame
@@ -34,13 +34,7 @@ def map_source(
     """Feeds all frames evenly over the first half of the time and trains throughout."""
     frames = [source[index] for index in range(len(source))]
     online = OnlineMapper(config, encoder, device)
-    began, fed = time.monotonic(), 0
-    while (elapsed := time.monotonic() - began) < seconds:
-        due = min(len(frames), 1 + int(2 * elapsed / seconds * len(frames)))
-        for frame in frames[fed:due]:
-            online.ingest(frame)
-        fed = due
-        online.advance()
+    drive(frames, seconds, online.ingest, online.advance)
     return online
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
@@ -187,22 +188,18 @@ class _MaximaFinder:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = axes, self._x_world[nearest]
         position, quaternion = quaternion_from_pose(pose)
-        peak = _relevancy(values[region].max())
+        peak = float(expit(values[region].max()))
         seed = int(region[np.argmax(values[region])])
-        half_height = _level(peak, float(np.median(_relevancy(values))), 0.5)
-        covered = self._neighbourhood.component(seed, _relevancy(values) >= half_height)
+        half_height = _level(peak, float(np.median(expit(values))), 0.5)
+        covered = self._neighbourhood.component(seed, expit(values) >= half_height)
         return Target(
             position=np.asarray(position, np.float64),
             quaternion_xyzw=np.asarray(quaternion, np.float64),
             size=extent(self._x_world[covered], axes),
-            relevancy=float(peak),
+            relevancy=peak,
             scale=scale,
             support=support,
         )
-
-
-def _relevancy(logit: NDArray[np.float32]) -> NDArray[np.float32]:
-    return 1.0 / (1.0 + np.exp(-logit))
 
 
 def _level(peak: float, floor: float, share: float) -> float:
