@@ -78,7 +78,8 @@ Held-out combinations: {held_out}.
 Canonical phrases: {", ".join(f'"{phrase}"' for phrase in CANONICAL_PHRASES)}; they were trained to lie between what is
 true of a crop and what is false. k = {calibration.k} gives the median object-centred crop of the validation rooms a
 relevancy of {CLEAR_RELEVANCY} for its own text; the threshold {calibration.found_threshold} parts present from absent
-objects best there (best crop of all views).
+objects best there (best crop of all views). That is for single crops; for answers, let `lerf_ros.evaluation.rooms` map
+validation rooms and write the threshold that it prints into `calibration.json`.
 
 ## Training
 
