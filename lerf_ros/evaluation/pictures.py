@@ -82,7 +82,7 @@ def best_view(
         if np.isfinite(measured) and measured < x_camera[2] - 0.1:
             continue
         off_centre = np.hypot((u - camera.cx) / camera.width, (v - camera.cy) / camera.height)
-        cost = 2.0 * off_centre + abs(np.log(x_camera[2] / 1.5))
+        cost = 8.0 * off_centre**2 + 0.5 * abs(np.log(x_camera[2] / 1.2))
         if cost < best_cost:
             best, best_cost = index, cost
     return best

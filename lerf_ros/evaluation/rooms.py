@@ -25,7 +25,7 @@ from lerf_ros.world.room import Room
 from lerf_ros.world.source import FrameSource
 from lerf_ros.world.truth import TruthQuery
 
-SURFACE_POINTS = 20_000
+SURFACE_POINTS = 40_000
 
 
 def map_source(
