@@ -41,7 +41,7 @@ def test_a_target_is_drawn_where_opencv_projects_it():
 
 
 def test_the_best_view_is_close_central_and_not_occluded():
-    poses = np.stack([looking_along_x(-4.0), looking_along_x(0.5), looking_along_x(0.5, y=0.9), looking_along_x(3.0)])
+    poses = np.stack([looking_along_x(-4.0), looking_along_x(0.5), looking_along_x(0.5, y=0.4), looking_along_x(3.0)])
     free = np.full((4, 120, 160), np.nan, np.float32)
     position = np.array([2.0, 0.0, 0.0])
     assert best_view(position, CAMERA, poses, free) == 1
