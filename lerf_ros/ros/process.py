@@ -9,7 +9,10 @@ from typing import TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+
+RCLError = rclpy_implementation.RCLError
 
 NodeT = TypeVar("NodeT", bound=Node)
 
@@ -38,6 +41,9 @@ def spin_until_shutdown(create: Callable[[], NodeT], done: Callable[[NodeT], boo
             executor.spin_once()
     except ExternalShutdownException:
         pass
+    except RCLError:  # a signal between the check and the wait, or within a callback: the context is gone
+        if rclpy.ok():
+            raise
     finally:
         executor.remove_node(node)
         node.destroy_node()
