@@ -18,7 +18,7 @@ from lerf_ros.evaluation.pacing import drive
 from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.mapper import Mapper
-from lerf_ros.mapping.rendering import Rendering
+from lerf_ros.mapping.rendering import Rendering, psnr
 from lerf_ros.world.source import FrameSource, open_source
 
 HELD_OUT_EVERY = 8
@@ -38,11 +38,6 @@ class HeldOutResult:
 def is_held_out(index: int) -> bool:
     """Whether a frame of a recording is kept out of training: every 8th, as in nerfstudio and LERF's figures."""
     return index % HELD_OUT_EVERY == 0
-
-
-def psnr(rgb: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """Peak signal-to-noise ratio in dB of images in [0, 1]: -10 log10 of the mean squared error."""
-    return float(-10 * np.log10(np.mean(np.square(rgb - truth))))
 
 
 def evaluate_views(

@@ -20,7 +20,7 @@ from lerf_ros.mapping.extraction import MapSurface, extract_surface
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.rendering import Rendering, render_view
+from lerf_ros.mapping.rendering import Rendering, psnr, render_view
 from lerf_ros.mapping.scene import enclosing, first_bounds, measured_points
 from lerf_ros.mapping.selection import KeyframeSelector
 from lerf_ros.mapping.training import StepStats, Trainer
@@ -216,13 +216,12 @@ class Mapper:
     def _prequential(self, frame: Frame) -> Quality:
         rendering = self.render(frame.camera, frame.T_world_camera, stride=_PREQUENTIAL_STRIDE)
         grid = slice(_PREQUENTIAL_STRIDE // 2, None, _PREQUENTIAL_STRIDE)
-        error = rendering.rgb.cpu().numpy() - frame.image[grid, grid] / 255
-        psnr = float(-10 * np.log10(np.mean(np.square(error))))
+        psnr_db = psnr(rendering.rgb.cpu().numpy(), frame.image[grid, grid] / 255)
         if frame.depth_z is None:
-            return Quality(psnr, math.nan)
+            return Quality(psnr_db, math.nan)
         depth_errors = np.abs(rendering.depth_z.cpu().numpy() - frame.depth_z[grid, grid])
         known = depth_errors[np.isfinite(depth_errors)]
-        return Quality(psnr, float(np.median(known)) if len(known) else math.nan)
+        return Quality(psnr_db, float(np.median(known)) if len(known) else math.nan)
 
     def _fit_volume(self, frame: Frame) -> None:
         """Counts what a new keyframe sees outside the volume; when that is much, an automatic volume grows.

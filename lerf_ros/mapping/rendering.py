@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lerf_ros.field.language import LanguageField
@@ -80,6 +82,11 @@ def render_rays(fields: MapFields, config: MapperConfig, rays: Rays) -> Iterator
         part = slice(start, start + config.sampling.render_chunk)
         chunk = Rays(rays.origins[part], rays.directions[part], rays.radius)
         yield march(fields.radiance, chunk, fields.propose(chunk, config.sampling.render_samples, jitter=False))
+
+
+def psnr(rgb: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Peak signal-to-noise ratio in dB of images in [0, 1]: -10 log10 of the mean squared error."""
+    return float(-10 * np.log10(np.mean(np.square(rgb - truth))))
 
 
 @torch.no_grad()

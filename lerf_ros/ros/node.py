@@ -60,7 +60,7 @@ OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
 
-_MAX_POINTS = {"cpu": 40_000, "cuda": 50_000}  # surface points of a question; two seconds on two CPU cores
+_MAX_POINTS = {"cpu": 40_000, "cuda": 50_000}  # surface points at which a question is answered
 _SPEED_PERIOD = 2.0  # s over which steps are counted
 _OUTSIDE_SHARE = 0.2  # of what is measured; more than that beyond the mapped volume is worth a word
 

@@ -11,7 +11,6 @@ from lerf_ros.query.relevancy import relevancy
 from lerf_ros.world.materials import COLOURS
 from lerf_ros.world.room import Room
 
-
 AS_MUCH_AS_CANONICAL = 0.5  # relevancy of a crop that is as much like the text as like the best canonical phrase
 
 
