@@ -40,7 +40,7 @@ def outcome_table(outcomes: Sequence[Outcome], truth: bool) -> str:
     for outcome in outcomes:
         answer = outcome.answer
         position = "{:6.2f} {:6.2f} {:6.2f}".format(*answer.targets[0].position) if answer.found else "-"
-        error = f"{outcome.error:.2f} m" if np.isfinite(outcome.error) else "-"
+        error = f"{outcome.centre_error:.2f} m" if np.isfinite(outcome.centre_error) else "-"
         verdict = _verdict(outcome) if truth else ""
         found = "yes" if answer.found else "no"
         numbers = f"{answer.best_relevancy:>9.2f}  {position:<22} {error:>13}"

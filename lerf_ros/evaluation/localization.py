@@ -1,4 +1,4 @@
-"""Is the answer right? A target against the true boxes of a generated room."""
+"""Is the answer right? A target against the true boxes, and surfaces, of a generated room."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lerf_ros.evaluation.true_surface import TrueSurface
 from lerf_ros.query.targets import Answer
 from lerf_ros.world.truth import TruthQuery
 
@@ -19,41 +20,46 @@ class Outcome:
     Attributes:
         present: whether the room has what was asked for.
         correct: present: the best target lies inside a true box (grown by 5 cm or a quarter of its size, whichever is
-            less); absent: the answer was "not found".
-        error: m, from the best target to the centre of the nearest true box; NaN without a target or a box.
+            less) and, of a part, on the part (`TrueSurface.answers`); absent: the answer was "not found".
+        centre_error: m, from the best target to the centre of the nearest true box; NaN without a target or a box.
+        error: m, from the best target to the nearest point of the true surface of what was asked for; infinite without
+            a target; NaN when absent, or judged without the true surface. A target on the wall behind a chair, seen
+            between its legs, is inside the chair's box and has an error none the less.
+        hits: how many of the first k targets lie on different things that were asked for, k being their number.
     """
 
     answer: Answer
     present: bool
     correct: bool
-    error: float
+    centre_error: float
+    error: float = math.nan
+    hits: int = 0
 
 
-def judge(query: TruthQuery, answer: Answer) -> Outcome:
-    """Judges the best target of an answer against the truth of its query."""
-    if not query.boxes:
-        return Outcome(answer, present=False, correct=not answer.found, error=math.nan)
+def judge(query: TruthQuery, answer: Answer, surface: TrueSurface | None = None) -> Outcome:
+    """Judges an answer against the truth of its query. Parts are only told apart with the true surface."""
+    if not query.present:
+        return Outcome(answer, present=False, correct=not answer.found, centre_error=math.nan)
     if not answer.found:
-        return Outcome(answer, present=True, correct=False, error=math.nan)
+        return Outcome(answer, present=True, correct=False, centre_error=math.nan, error=math.inf)
     position = np.asarray(answer.targets[0].position, np.float64)
-    inside = any(bool(box.grown().contains(position)) for box in query.boxes)
-    error = min(float(np.linalg.norm(box.T_world_box[:3, 3] - position)) for box in query.boxes)
-    return Outcome(answer, present=True, correct=inside, error=error)
+    centre_error = min(float(np.linalg.norm(box.centre - position)) for box in query.boxes)
+    hits = _hits(query, answer)
+    if surface is None:
+        inside = any(bool(box.grown().contains(position)) for box in query.boxes)
+        return Outcome(answer, True, inside, centre_error, hits=hits)
+    error = surface.query_distance(position, query)
+    return Outcome(answer, True, surface.answers(position, query), centre_error, error, hits)
 
 
-def found_threshold(outcomes: Sequence[Outcome]) -> float:
-    """The relevancy that parts present from absent queries best (mean of both accuracies); of several equally good
-    ones, their middle.
-
-    Outcomes must come from answers without a threshold (`min_relevancy=0`).
-    """
-    present = np.array([outcome.answer.best_relevancy for outcome in outcomes if outcome.present])
-    absent = np.array([outcome.answer.best_relevancy for outcome in outcomes if not outcome.present])
-    if not (len(present) and len(absent)):
-        raise ValueError("a threshold needs answers to present and to absent queries")
-    candidates = np.linspace(0.0, 1.0, 1001)
-    balance = np.array([(present >= t).mean() + (absent < t).mean() for t in candidates])
-    return float(candidates[np.isclose(balance, balance.max())].mean())
+def _hits(query: TruthQuery, answer: Answer) -> int:
+    """How many true boxes the first k targets claim, each target at most one: the nearest that is still free."""
+    free = list(query.boxes)
+    for target in answer.targets[: len(query.boxes)]:
+        inside = [box for box in free if bool(box.grown().contains(target.position))]
+        if inside:
+            free.remove(min(inside, key=lambda box: float(np.linalg.norm(box.centre - target.position))))
+    return len(query.boxes) - len(free)
 
 
 @dataclass(frozen=True)

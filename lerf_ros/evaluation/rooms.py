@@ -12,20 +12,18 @@ import torch
 import yaml
 
 from lerf_ros.evaluation.demo_report import outcome_table
-from lerf_ros.evaluation.localization import Outcome, Score, found_threshold, judge
+from lerf_ros.evaluation.localization import Outcome, Score, judge
+from lerf_ros.evaluation.methods import SURFACE_POINTS, voxel_average
 from lerf_ros.evaluation.pacing import drive
+from lerf_ros.evaluation.statistics import best_threshold
 from lerf_ros.features.encoder import Encoder, load_encoder
 from lerf_ros.mapping.config import PRESETS, MapperConfig
-from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.mapping.surface import SemanticSurface
-from lerf_ros.mapping.voxels import VoxelMap
 from lerf_ros.query.targets import QueryOptions, find_targets
 from lerf_ros.world.room import Room
 from lerf_ros.world.source import FrameSource
 from lerf_ros.world.truth import TruthQuery
-
-SURFACE_POINTS = 40_000
 
 
 def map_source(
@@ -36,23 +34,6 @@ def map_source(
     online = OnlineMapper(config, encoder, device)
     drive(frames, seconds, online.ingest, online.advance)
     return online
-
-
-def voxel_average(online: OnlineMapper) -> VoxelMap:
-    """The baseline, on the keyframes and crops that the map has."""
-    store, layout = online.mapper.store, online.mapper.layout
-    assert store is not None and layout is not None
-    voxels = VoxelMap(online.mapper.config.voxel, layout, online.encoder.embed_dim, online.mapper.device)
-    for slot in range(len(store)):
-        frame = Frame(
-            store.stamps_ns[slot],
-            store.images[slot].cpu().numpy(),
-            store.depth_z[slot].float().cpu().numpy(),
-            store.camera,
-            store.host_poses[slot],
-        )
-        voxels.add(frame, store.embeds[slot], store.valid[slot])
-    return voxels
 
 
 def ask(
@@ -93,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print()
     for name, outcomes in totals.items():
         print(f"{name:<14} {Score.of(outcomes)}")
-    print(f"the threshold that parts present from absent best here: {found_threshold(unfiltered):.3f}")
+    present, absent = ([o.answer.best_relevancy for o in unfiltered if o.present is there] for there in (True, False))
+    print(f"the threshold that parts present from absent best here: {best_threshold(present, absent):.3f}")
 
 
 if __name__ == "__main__":

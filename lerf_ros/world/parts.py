@@ -11,3 +11,5 @@ PARTS: tuple[str, ...] = (
     "tail", "tip", "title", "toast", "top", "trunk", "tusks", "water", "wheels", "window", "windows", "wings",
     "zip",
 )  # fmt: skip
+# What belongs to another part although it juts out of it (what lies inside it is found by geometry: `Room.things`).
+PARTS_OF_PARTS: dict[str, tuple[str, ...]] = {"head": ("beak", "ears", "eyes", "nose", "trunk", "tusks")}

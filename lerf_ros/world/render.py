@@ -78,10 +78,17 @@ class Scene:
 
     def masks(self, camera: Camera, T_world_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Only depth_z (H, W) and the instance mask (H, W): several times faster than `view`."""
-        hits = self.cast(T_world_camera[:3, 3], _rays(camera) @ T_world_camera[:3, :3].T.astype(np.float32))
+        hits = self._pixel_hits(camera, T_world_camera)
         shape, hit = (camera.height, camera.width), hits["primID"] >= 0
         instance = np.where(hit, self.instance[hits["primID"]], NOTHING).astype(np.int32)
         return np.where(hit, hits["tfar"], np.nan).astype(np.float32).reshape(shape), instance.reshape(shape)
+
+    def faces_seen(self, camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:
+        """Index of the face that each pixel shows (H, W), -1: none; `instance` and `part` say whose it is."""
+        return self._pixel_hits(camera, T_world_camera)["primID"].reshape(camera.height, camera.width)
+
+    def _pixel_hits(self, camera: Camera, T_world_camera: np.ndarray) -> dict[str, np.ndarray]:
+        return self.cast(T_world_camera[:3, 3], _rays(camera) @ T_world_camera[:3, :3].T.astype(np.float32))
 
     def view(self, camera: Camera, T_world_camera: np.ndarray) -> View:
         """Renders one camera pose (4, 4)."""

@@ -13,14 +13,19 @@ from lerf_ros.world import queries
 from lerf_ros.world.kinds.catalogue import TRAINING_SEEDS
 from lerf_ros.world.language import noun_phrase
 from lerf_ros.world.layout import Layout, Placed
+from lerf_ros.world.parts import PARTS, PARTS_OF_PARTS
 from lerf_ros.world.render import Scene, View
 from lerf_ros.world.sensor import expose, measure_depth
+from lerf_ros.world.shapes import Shape
 from lerf_ros.world.trajectory import hand_held
 from lerf_ros.world.truth import Box, TruthObject, TruthQuery
 from lerf_ros.world.viewpoints import random_viewpoint
 
 HORIZONTAL_FOV_DEG = 62.0
 WELL_VISIBLE = 0.00125  # of the picture: 384 of 640 x 480 pixels, about 20 x 20
+PART_VISIBLE = 100 / (640 * 480)  # of the picture: 10 x 10 of 640 x 480 pixels; LERF's smallest crops are 24 x 24
+SEEN_IN = 3  # frames that must show a thing, or a part, well before it is asked for
+NESTED = 0.7  # of a part's volume inside one piece of another part: it lies within that part
 
 
 class Room:
@@ -111,10 +116,34 @@ class Room:
             counts += pixels >= WELL_VISIBLE * small.width * small.height
         return {i: int(counts[i]) for i in self.things}
 
+    @cached_property
+    def part_sightings(self) -> dict[tuple[int, str], int]:
+        """In how many frames of the walk each part of each thing is well visible: `PART_VISIBLE` of the picture."""
+        small = self.camera.scaled(320 / self.camera.width)
+        label = self.scene.instance * (len(PARTS) + 1) + self.scene.part
+        counts = np.zeros((max(self.things) + 1) * (len(PARTS) + 1), dtype=int)
+        for pose in self.trajectory:
+            faces = self.scene.faces_seen(small, pose)
+            pixels = np.bincount(label[faces[faces >= 0]], minlength=len(counts))
+            counts += pixels >= PART_VISIBLE * small.width * small.height
+        table = counts.reshape(-1, len(PARTS) + 1)
+        return {(i, p): int(table[i, 1 + PARTS.index(p)]) for i, thing in self.things.items() for p in thing.parts}
+
+    @cached_property
+    def askable(self) -> tuple[int, ...]:
+        """Instance ids of the objects and furniture that at least `SEEN_IN` frames show well."""
+        return tuple(
+            t.instance_id for t in (*self.objects, *self.furniture) if self.sightings[t.instance_id] >= SEEN_IN
+        )
+
+    def queries(self) -> list[TruthQuery]:
+        """Every question about this room, in every category of `truth.CATEGORIES`; no text comes twice."""
+        parts = [(i, p) for i in self.askable for p in self.things[i].parts if self.part_sightings[i, p] >= SEEN_IN]
+        return queries.every(self.things, self.askable, parts, np.random.default_rng([self.seed, 5]))
+
     def present_queries(self, n: int = 10) -> list[TruthQuery]:
         """Up to n questions for things of different kinds that at least 3 frames show well."""
-        askable = [t.instance_id for t in (*self.objects, *self.furniture) if self.sightings[t.instance_id] >= 3]
-        return queries.present(self.things, askable, n, np.random.default_rng([self.seed, 3]))
+        return queries.present(self.things, list(self.askable), n, np.random.default_rng([self.seed, 3]))
 
     def absent_queries(self, n: int = 5) -> list[TruthQuery]:
         """n questions for kinds that are not in the room, nor anything like them."""
@@ -133,4 +162,34 @@ def _truth(instance: int, placed: Placed) -> TruthObject:
         role=placed.role,
         parts=parts,
         supported_by=placed.supported_by,
+        nested=_nested(shape),
     )
+
+
+def _nested(shape: Shape) -> dict[str, tuple[str, ...]]:
+    """Which parts belong to which: those of `PARTS_OF_PARTS`, and what lies inside by the boxes in the shape's frame,
+    piece by piece of the outer part, since the box around four legs holds much that is no leg."""
+    boxes = {part: _extremes(shape.vertices(part)) for part in shape.parts()}
+    pieces = [(piece.part, _extremes(piece.vertices)) for piece in shape.pieces if piece.part]
+    within: dict[str, tuple[str, ...]] = {}
+    for outer in boxes:
+        around = [box for part, box in pieces if part == outer]
+        jutting = PARTS_OF_PARTS.get(outer, ())
+        within[outer] = tuple(
+            inner
+            for inner, box in boxes.items()
+            if inner != outer and (inner in jutting or max(_share(box, a) for a in around) >= NESTED)
+        )
+    return {outer: inner for outer, inner in within.items() if inner}
+
+
+def _extremes(points: np.ndarray) -> np.ndarray:
+    return np.stack([points.min(axis=0), points.max(axis=0)])
+
+
+def _share(box: np.ndarray, other: np.ndarray) -> float:
+    """How much of a box (2, 3: low, high) lies in another one; flat boxes count by area, or length."""
+    extent = np.ptp(box, axis=0)
+    common = np.minimum(box[1], other[1]) - np.maximum(box[0], other[0])
+    flat = extent < 1e-9
+    return float(np.prod(np.where(flat, common >= 0, np.clip(common, 0, None) / np.where(flat, 1, extent))))

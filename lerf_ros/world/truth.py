@@ -54,7 +54,10 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class TruthObject:
-    """One thing in the room. `role` is "object", "furniture" or "structure" (walls, floor, door, rug, ...)."""
+    """One thing in the room. `role` is "object", "furniture" or "structure" (walls, floor, door, rug, ...).
+
+    `parts` maps names to boxes; `nested` maps a part to those that lie within it (a bear's nose in its head).
+    """
 
     instance_id: int
     kind: str
@@ -64,12 +67,33 @@ class TruthObject:
     role: str = "object"
     parts: dict[str, Box] = field(default_factory=dict)
     supported_by: int | None = None
+    nested: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+CATEGORIES = ("object", "attribute", "instances", "part", "absent", "absent_colour")
 
 
 @dataclass(frozen=True)
 class TruthQuery:
-    """A text and the boxes of everything it names: any of them is a right answer; none means absent from the room."""
+    """A text and the boxes of everything it names: any of them is a right answer; none means absent from the room.
+
+    Attributes:
+        instance_ids, boxes: of what is named, one each; for a part, the thing that it belongs to and the part's box.
+        category: one of `CATEGORIES`. "object": one thing; "attribute": one thing whose colour tells it from `rivals`;
+            "instances": a kind, all of which is wanted; "part": a part of one thing; "absent": neither the kind nor a
+            look-alike is there; "absent_colour": the kind is there, in other colours.
+        part: name of the part, of a "part" question.
+        rivals: instance ids of what might be mistaken for it: the same kind or a look-alike, for which the text is
+            wrong.
+    """
 
     text: str
     instance_ids: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
+    category: str = "object"
+    part: str | None = None
+    rivals: tuple[int, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        return bool(self.boxes)

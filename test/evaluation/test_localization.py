@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lerf_ros.evaluation.localization import Score, found_threshold, judge
+from lerf_ros.evaluation.localization import Score, judge
 from lerf_ros.query.targets import Answer, Target
 from lerf_ros.world.truth import Box, TruthQuery
 
@@ -32,7 +32,7 @@ ABSENT = TruthQuery("a bear")
 def test_the_best_target_counts_inside_a_box_grown_by_a_quarter_of_its_size(x, correct):
     outcome = judge(PRESENT, answer_at(x, 0.0))
     assert outcome.present and outcome.correct is correct
-    assert outcome.error == pytest.approx(min(x, abs(5.0 - x)))
+    assert outcome.centre_error == pytest.approx(min(x, abs(5.0 - x)))
 
 
 def test_a_large_box_grows_by_five_centimetres_only():
@@ -43,7 +43,7 @@ def test_a_large_box_grows_by_five_centimetres_only():
 def test_absent_is_right_when_nothing_is_found_and_present_is_not():
     assert judge(ABSENT, answer_at()).correct and not judge(ABSENT, answer_at(1.0)).correct
     outcome = judge(PRESENT, answer_at())
-    assert not outcome.correct and math.isnan(outcome.error)
+    assert not outcome.correct and math.isnan(outcome.centre_error) and outcome.error == math.inf
 
 
 def test_score_counts_and_prints_the_line_that_scripts_read():
@@ -51,15 +51,3 @@ def test_score_counts_and_prints_the_line_that_scripts_read():
     score = Score.of(outcomes)
     assert score.localization_accuracy == 0.5
     assert str(score) == 'localized 1 of 2 present queries; 1 of 1 absent queries answered "not found"'
-
-
-def test_the_threshold_parts_present_from_absent_in_the_middle_of_the_gap():
-    def outcome(relevancy, present):
-        return judge(PRESENT if present else ABSENT, Answer("a mug", (), relevancy))
-
-    outcomes = [outcome(0.9, True), outcome(0.5, True), outcome(0.1, False), outcome(0.3, False)]
-    assert found_threshold(outcomes) == pytest.approx(0.4, abs=0.002)
-    # One hopeless present query does not move it into the absent ones.
-    assert found_threshold([*outcomes, outcome(0.0, True)]) == pytest.approx(0.4, abs=0.002)
-    with pytest.raises(ValueError, match="absent"):
-        found_threshold(outcomes[:2])

@@ -1,0 +1,163 @@
+"""What can be asked: the trained field, and baselines on the same keyframes and crops, behind one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lerf_ros.features.encoder import Encoder
+from lerf_ros.geometry.camera import Camera, project
+from lerf_ros.geometry.poses import Pose
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.online import OnlineMapper
+from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.mapping.voxels import VoxelMap
+from lerf_ros.query.relevancy import relevancy, scale_sweep, supervised
+from lerf_ros.query.targets import Answer, QueryOptions, find_targets
+
+SURFACE_POINTS = 40_000
+VIEW_SCALES = 16  # scales tried in a view, evenly spaced in log scale over the supervised range
+
+
+class Method(Protocol):
+    """Answers texts about one map; made once for each map (and each moment of it) that is asked."""
+
+    name: str
+
+    def answer(self, texts: Sequence[str], min_relevancy: float | None = None, max_targets: int = 1) -> list[Answer]:
+        """One answer a text, as `query.targets.find_targets` gives them."""
+        ...
+
+    def relevancy_view(
+        self, camera: Camera, T_world_camera: Pose, texts: Sequence[str], stride: int
+    ) -> NDArray[np.float32] | None:
+        """Relevancy (T, h, w) in a view, every `stride`-th pixel from `stride // 2`, each text at the one scale whose
+        peak in the view is highest (LERF, section 3.5); None for methods without views."""
+        ...
+
+
+class SurfaceMethod:
+    """A method that answers from a `SemanticSurface`; in a view its points are splatted."""
+
+    def __init__(self, name: str, surface: SemanticSurface, encoder: Encoder) -> None:
+        self.name, self.surface, self.encoder = name, surface, encoder
+
+    def answer(self, texts: Sequence[str], min_relevancy: float | None = None, max_targets: int = 1) -> list[Answer]:
+        options = QueryOptions(max_targets=max_targets, min_relevancy=min_relevancy)
+        return find_targets(self.surface, self.encoder, texts, options)
+
+    def relevancy_view(
+        self, camera: Camera, T_world_camera: Pose, texts: Sequence[str], stride: int
+    ) -> NDArray[np.float32] | None:
+        points = self.surface.points
+        scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
+        pixel, chosen = splat(points.x_world, camera, T_world_camera, stride)
+        known = supervised(scales, points.scale_min, points.scale_max)[:, chosen]
+        shape = len(range(stride // 2, camera.height, stride)), len(range(stride // 2, camera.width, stride))
+        view = np.zeros((len(texts), *shape), np.float32)
+        if len(chosen):
+            similarity = self.surface.similarity(scales, self._embeds(texts))[:, chosen]
+            values = best_scale(similarity, known, len(texts), self.encoder)
+            view.reshape(len(texts), -1)[:, pixel.cpu().numpy()] = values.cpu().numpy()
+        return view
+
+    def _embeds(self, texts: Sequence[str]) -> Tensor:
+        return self.encoder.encode_texts([*texts, *self.encoder.calibration.canonical_phrases])
+
+
+class FieldMethod(SurfaceMethod):
+    """The language embedded radiance field, as the node answers from it."""
+
+    def __init__(self, online: OnlineMapper) -> None:
+        super().__init__("field", online.mapper.surface(SURFACE_POINTS), online.encoder)
+        self._online = online
+
+    @torch.no_grad()
+    def relevancy_view(
+        self, camera: Camera, T_world_camera: Pose, texts: Sequence[str], stride: int
+    ) -> NDArray[np.float32] | None:
+        mapper, points = self._online.mapper, self.surface.points
+        rendering = mapper.render(camera, T_world_camera, stride=stride, features=True)
+        assert rendering.features is not None and mapper.fields.language is not None and mapper.store is not None
+        scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
+        embeds = self._embeds(texts).to(mapper.device)
+        similarity = mapper.fields.language.similarity(rendering.features.flatten(0, 1), scales, embeds)
+        per_px = rendering.depth_z.flatten() / mapper.store.camera.fx
+        crops = [level.crop_px for level in mapper.store.layout.levels]
+        known = supervised(scales, per_px * min(crops), per_px * max(crops))
+        values = best_scale(similarity, known, len(texts), self.encoder)
+        return values.view(len(texts), *rendering.depth_z.shape).float().cpu().numpy()
+
+
+class VoxelMethod(SurfaceMethod):
+    """Crop embeddings averaged into surface voxels."""
+
+    def __init__(self, online: OnlineMapper) -> None:
+        super().__init__("voxels", voxel_average(online).surface(), online.encoder)
+
+
+MethodFactory = Callable[[OnlineMapper], Method]
+METHODS: dict[str, MethodFactory] = {"field": FieldMethod, "voxels": VoxelMethod}
+
+
+def voxel_average(online: OnlineMapper) -> VoxelMap:
+    """Voxels filled with the keyframes and crops that the map has."""
+    store, layout = online.mapper.store, online.mapper.layout
+    assert store is not None and layout is not None
+    voxels = VoxelMap(online.mapper.config.voxel, layout, online.encoder.embed_dim, online.mapper.device)
+    for slot in range(len(store)):
+        frame = Frame(
+            store.stamps_ns[slot],
+            store.images[slot].cpu().numpy(),
+            store.depth_z[slot].float().cpu().numpy(),
+            store.camera,
+            store.host_poses[slot],
+        )
+        voxels.add(frame, store.embeds[slot], store.valid[slot])
+    return voxels
+
+
+def best_scale(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) -> Tensor:
+    """Relevancy (T, N) of T texts at the one scale whose highest relevancy is highest.
+
+    Args:
+        similarity: (S, N, T + C) cosines with the texts and then the canonical phrases.
+        known: (S, N) bool, where a point was trained at about that scale; relevancy is 0 elsewhere.
+    """
+    values = relevancy(similarity[..., :texts], similarity[..., texts:], encoder.calibration.k)
+    values = torch.where(known[..., None], values, 0.0).permute(2, 0, 1)
+    return values[torch.arange(texts, device=values.device), values.amax(dim=2).argmax(dim=1)]
+
+
+def splat(x_world: Tensor, camera: Camera, T_world_camera: Pose, stride: int) -> tuple[Tensor, Tensor]:
+    """Which point each pixel of a strided view shows: the nearest of those whose 3 x 3 pixels cover it.
+
+    Returns:
+        (pixel (P,) flat index on the grid of the stride, point (P,) index), both int64.
+    """
+    T_camera_world = torch.from_numpy(np.linalg.inv(T_world_camera)).to(x_world)
+    uv, depth_z = project(x_world @ T_camera_world[:3, :3].T + T_camera_world[:3, 3], camera)
+    rows = len(range(stride // 2, camera.height, stride))
+    columns = len(range(stride // 2, camera.width, stride))
+    cell = ((torch.nan_to_num(uv, nan=-1e6).clamp(-1e6, 1e6) - stride // 2) / stride).round().long()
+    number = torch.arange(len(x_world), device=x_world.device)
+    pixels, points = [], []
+    for du in (-1, 0, 1):
+        for dv in (-1, 0, 1):
+            u, v = cell[:, 0] + du, cell[:, 1] + dv
+            inside = (depth_z > 0.05) & (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
+            pixels.append((v * columns + u)[inside])
+            points.append(number[inside])
+    pixel, point = torch.cat(pixels), torch.cat(points)
+    order = torch.argsort(depth_z[point], stable=True)
+    pixel, point = pixel[order], point[order]
+    order = torch.argsort(pixel, stable=True)
+    pixel, point = pixel[order], point[order]
+    first = torch.ones_like(pixel, dtype=torch.bool)
+    first[1:] = pixel[1:] != pixel[:-1]
+    return pixel[first], point[first]
