@@ -9,19 +9,22 @@ from torch import Tensor
 
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping import losses
+from lerf_ros.mapping.captured import Captured
 from lerf_ros.mapping.config import MapperConfig, OptimiserConfig
+from lerf_ros.mapping.decoding import CropScale, training_features
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.marching import March, march
 from lerf_ros.mapping.rays import RayBatch, draw_batch
-from lerf_ros.mapping.rendering import March, blend_language, march
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.sampling import depth_guided_edges, spaced_edges, stratified_edges
-from lerf_ros.render.volume import expected_depth, median_depth
+from lerf_ros.render.volume import expected_depth
 
 
 @dataclass(frozen=True)
 class StepStats:
-    """Loss terms of a step, before weighting. Scalars on the device: reading one with float() waits for it."""
+    """Loss terms of a step, before weighting. Scalars on the device: reading one with float() waits for it. On CUDA the
+    next step overwrites them."""
 
     step: int
     loss: Tensor
@@ -38,16 +41,29 @@ class Trainer:
         self._fields = fields
         self._store = store
         self._bounds = bounds
+        device = store.images.device
         groups = parameter_groups(fields, config.optimiser)
         self._rates = [group["lr"] for group in groups]
-        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        for group in groups:  # on the device, so that a captured step follows them
+            group["lr"] = torch.tensor(group["lr"], device=device)
+        capturable = device.type == "cuda"
+        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True, capturable=capturable)
+        self._captured = Captured(self._work, device)
         self._language_rays = round(config.sampling.rays * config.replay.language) if fields.language else 0
-        self._surface_band = torch.tensor(config.sampling.surface_band, device=store.images.device)
+        self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
+        self._surface_band = torch.tensor(config.sampling.surface_band, device=device)
         self.steps = 0
 
     def step(self) -> StepStats:
         """Draws rays, renders them, takes one Adam step."""
         self._set_rates()
+        terms = self._captured.run((self._guided_rays(), self._store.has_language))
+        self.steps += 1
+        self._store.tick()
+        return StepStats(self.steps, *terms)
+
+    def _work(self) -> tuple[Tensor, ...]:
+        """The step on the device: loss, colour, depth and language, as in `StepStats`."""
         rays, guided = self._config.sampling.rays, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         marched = march(self._fields.radiance, batch.rays, self._edges(batch, guided))
@@ -76,9 +92,7 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
-        self.steps += 1
-        self._store.tick()
-        return StepStats(self.steps, loss.detach(), colour.detach(), depth.detach(), language.detach())
+        return loss.detach(), colour.detach(), depth.detach(), language.detach()
 
     def _guided_rays(self) -> int:
         """Rays sampled around their measured depth: all but `sampling.depth_free_share`; none when there are keyframes
@@ -105,18 +119,19 @@ class Trainer:
         """Language at a random crop size of the encoded range, on the first rays of the batch."""
         assert self._fields.language is not None
         rays = slice(self._language_rays)
-        slots, weights = batch.slots[rays], marched.weights[rays].detach()
-        crop_px = self._store.layout.draw_crop_px(self._store.valid, slots, torch.rand_like(batch.z_per_t[rays]))
-        targets = self._store.layout.interpolate(self._store.embeds, self._store.valid, slots, batch.uv[rays], crop_px)
-        depth_z = median_depth(weights, marched.t_edges[rays]) * batch.z_per_t[rays]
-        scale = crop_px * depth_z / self._store.intrinsics[slots, 1]
-        features = blend_language(self._fields.language, weights, marched.x_unit[rays], self._config.language.samples)
-        return losses.language_loss(self._fields.language.embed(features, scale), targets)
+        slots, layout = batch.slots[rays], self._store.layout
+        crop_px = layout.draw_crop_px(self._store.valid, slots, torch.rand_like(batch.z_per_t[rays]))
+        targets = layout.interpolate(self._store.embeds, self._store.valid, slots, batch.uv[rays], crop_px)
+        features = training_features(self._fields.language, marched[rays], self._config.language)
+        focal_px = self._store.intrinsics[slots, 1]
+        t = features.t.movedim(0, -1)  # rays last: one or several features a ray
+        scale = self._crop_scale.of(crop_px, t, batch.z_per_t[rays], focal_px).movedim(-1, 0)
+        return losses.language_loss(features.embed(scale), targets)
 
     def _set_rates(self) -> None:
         share = rate_share(self.steps, self._config.optimiser)
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = rate * share
+            group["lr"].fill_(rate * share)
 
 
 def rate_share(step: int, config: OptimiserConfig) -> float:

@@ -1,0 +1,62 @@
+"""Device work of fixed shape, captured once as a CUDA graph and replayed: one launch instead of a thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+_EAGER_RUNS = 3  # before capture: they create optimiser state and let libraries choose their kernels
+
+
+class Captured:
+    """Runs work that launches the same kernels on the same tensors every time.
+
+    Such work reads only tensors that stay where they are (buffers, parameters, device scalars), draws its random
+    numbers from the device's default generator, and never asks the device for a value. On CUDA it is captured and
+    replayed; elsewhere it is simply called.
+
+    Args:
+        work: returns scalars or other tensors of fixed shape. What a replay returns are the same tensors with new
+            values: copy what is to be kept beyond the next run.
+        device: where the work runs.
+    """
+
+    def __init__(self, work: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
+        self._work = work
+        self._device = device
+        self._shape: Hashable = None
+        self._eager_runs = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._results: tuple[Tensor, ...] = ()
+
+    def run(self, shape: Hashable) -> tuple[Tensor, ...]:
+        """Runs the work once.
+
+        Args:
+            shape: everything on the host that the work's kernels depend on; a change captures anew.
+        """
+        if self._device.type != "cuda":
+            return self._work()
+        if shape != self._shape:
+            self._shape, self._graph, self._results, self._eager_runs = shape, None, (), 0
+        if self._graph is None:
+            if self._eager_runs < _EAGER_RUNS:
+                self._eager_runs += 1
+                return self._on_side_stream()
+            self._graph = torch.cuda.CUDAGraph()
+            # Other threads (a decoder of images, say) may use the device meanwhile.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._results = self._work()
+        self._graph.replay()
+        return self._results
+
+    def _on_side_stream(self) -> tuple[Tensor, ...]:
+        """As capture wants it: what runs before it must not leave work on the default stream."""
+        side = torch.cuda.Stream(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            results = self._work()
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        return results

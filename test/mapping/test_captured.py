@@ -1,0 +1,71 @@
+"""Work of fixed shape: called on a CPU; captured, replayed and captured anew on CUDA."""
+
+import pytest
+import torch
+
+from lerf_ros.mapping.captured import Captured
+
+
+def counting_work(device):
+    total, scale = torch.zeros(1000, device=device), torch.ones((), device=device)
+
+    def work():
+        noise = torch.rand(1000, device=device)
+        total.add_(noise * scale)
+        return noise.mean(), total.mean()
+
+    return work, total, scale
+
+
+def check_runs(device):
+    work, total, scale = counting_work(device)
+    captured = Captured(work, device)
+    sums = []
+    for shape in ("a",) * 8 + ("b",) * 6:
+        before = total.clone()
+        mean, _ = captured.run(shape)
+        sums.append(float(mean))
+        assert torch.isclose((total - before).mean(), mean, atol=1e-5)  # ran exactly once
+    assert len(set(sums)) == len(sums)  # every run draws its own random numbers
+    scale.fill_(0.0)
+    before = total.clone()
+    captured.run("b")
+    assert torch.equal(total, before)  # device scalars are read in every run
+
+
+def test_runs_once_per_call():
+    check_runs(torch.device("cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_replays_on_cuda():
+    check_runs(torch.device("cuda"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_captured_adam_takes_the_steps_of_an_eager_one():
+    def trained(steps, run):
+        weights = torch.nn.Parameter(torch.linspace(-1, 1, 64, device="cuda"))
+        optimiser = torch.optim.Adam(
+            [{"params": [weights], "lr": torch.tensor(0.1, device="cuda")}], fused=True, capturable=True
+        )
+
+        def work():
+            optimiser.zero_grad(set_to_none=True)
+            loss = (weights - 3).square().sum()
+            loss.backward()
+            optimiser.step()
+            return (loss.detach(),)
+
+        call = run(work)
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"].fill_(0.1 / (1 + step))
+            call()
+        return weights.detach()
+
+    def captured(work):
+        run = Captured(work, torch.device("cuda")).run
+        return lambda: run("same")
+
+    eager, replayed = trained(20, lambda work: work), trained(20, captured)
+    assert torch.allclose(eager, replayed, atol=1e-5)
