@@ -7,6 +7,7 @@ from typing import Protocol
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.frame import Frame
+from lerf_ros.world.nerfstudio import TRANSFORMS, NerfstudioFolder
 from lerf_ros.world.recordings import RgbdFolder
 from lerf_ros.world.room import Room
 
@@ -23,17 +24,27 @@ class FrameSource(Protocol):
     def __getitem__(self, i: int) -> Frame: ...
 
 
-def open_source(spec: str) -> FrameSource:
-    """Opens "room:SEED" (a generated room) or the path of a recorded RGB-D folder.
+def open_source(spec: str, world_scale: float | None = None) -> FrameSource:
+    """Opens "room:SEED" (a generated room) or the path of a recording: a folder with a `transforms.json` (nerfstudio,
+    instant-ngp; also the path of such a file), or of RGB-D frames as in 7-Scenes.
+
+    Args:
+        world_scale: metres per unit of a recording without a metre, see `NerfstudioFolder`; the others are metric.
 
     Raises:
-        ValueError: the spec is neither, or the recording cannot be read; the message says what to do.
+        ValueError: the spec is neither, the recording cannot be read, or it is metric and has a `world_scale`; the
+            message says what to do.
     """
+    path = Path(spec).expanduser()
+    if path.suffix == ".json" or (path / TRANSFORMS).is_file():
+        return NerfstudioFolder(path, world_scale)
+    if world_scale is not None:
+        raise ValueError(f'"{spec}" is metric: only recordings with a {TRANSFORMS} have a world_scale')
     if spec.startswith("room:"):
         seed = spec.removeprefix("room:")
         if not seed.isdecimal():
             raise ValueError(f'"{spec}" does not name a room: write room:SEED with a whole number, such as room:7')
         return Room(int(seed))
-    if not Path(spec).expanduser().exists():
+    if not path.exists():
         raise ValueError(f'"{spec}" is neither an existing folder nor of the form room:SEED, such as room:7')
-    return RgbdFolder(Path(spec).expanduser())
+    return RgbdFolder(path)
