@@ -90,13 +90,13 @@ def relevancy_view(
     """Relevancy (h, w) of a text in a rendered view, at one scale in m; None: the best of several, pixel by pixel."""
     encoder, mapper = online.encoder, online.mapper
     rendering = mapper.render(camera, T_world_camera, stride=RENDER_STRIDE, features=True)
-    assert rendering.features is not None and mapper.fields.language is not None
+    assert rendering.features is not None
     scales = torch.tensor([scale] if scale else np.geomspace(0.1, 1.0, 6), dtype=torch.float32, device=mapper.device)
     phrases = encoder.calibration.canonical_phrases
     embeds = encoder.encode_texts([text, *phrases])
-    cosines = mapper.fields.language.similarity(rendering.features.flatten(0, 1), scales, embeds.to(mapper.device))
+    cosines = rendering.features.similarity(scales, embeds)
     values = relevancy(cosines[..., :1], cosines[..., 1:], encoder.calibration.k)[..., 0].amax(dim=0)
-    return values.view(rendering.features.shape[:2]).float().cpu().numpy()
+    return values.view(rendering.depth_z.shape).float().cpu().numpy()
 
 
 def report_heldout(online: OnlineMapper, source: FrameSource, folder: Path) -> str:

@@ -83,13 +83,10 @@ class FieldMethod(SurfaceMethod):
     ) -> NDArray[np.float32] | None:
         mapper, points = self._online.mapper, self.surface.points
         rendering = mapper.render(camera, T_world_camera, stride=stride, features=True)
-        assert rendering.features is not None and mapper.fields.language is not None and mapper.store is not None
+        assert rendering.features is not None and rendering.scale_min is not None and rendering.scale_max is not None
         scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
-        embeds = self._embeds(texts).to(mapper.device)
-        similarity = mapper.fields.language.similarity(rendering.features.flatten(0, 1), scales, embeds)
-        per_px = rendering.depth_z.flatten() / mapper.store.camera.fx
-        crops = [level.crop_px for level in mapper.store.layout.levels]
-        known = supervised(scales, per_px * min(crops), per_px * max(crops))
+        similarity = rendering.features.similarity(scales, self._embeds(texts))
+        known = supervised(scales, rendering.scale_min, rendering.scale_max)
         values = best_scale(similarity, known, len(texts), self.encoder)
         return values.view(len(texts), *rendering.depth_z.shape).float().cpu().numpy()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,20 @@ from lerf_ros.field.networks import autocast, compute_dtype, mlp
 _LOG_SCALE_MEAN = math.log(0.3)
 _LOG_SCALE_STD = 1.0
 
+ScaleInput = Literal["physical", "normalised", "none"]
+"""What the CLIP head is told about the image patch that an embedding describes:
+
+- ``physical``: its side length in metres, as a standardised logarithm;
+- ``normalised``: LERF's number, as it is: the place in the pyramid's range times the view's opening times the distance;
+- ``none``: nothing, one embedding for all sizes.
+"""
+
 
 class LanguageField(nn.Module):
     """Hash features that are blended along rays, and heads that decode the blend once per ray.
 
-    The CLIP head sees the features and the scale, the side length of the image patch that an embedding describes, in
-    metres. The DINO head sees the same features without a scale: it only regularises them.
+    The CLIP head sees the features and the scale (see :data:`ScaleInput`; in metres unless said otherwise). The DINO
+    head sees the same features without a scale: it only regularises them.
 
     Args:
         coarse_grid, fine_grid: sizes of the two hash grids.
@@ -29,6 +38,7 @@ class LanguageField(nn.Module):
         dino_dim: outputs of the DINO head; 0 for none.
         backend: of the hash grids.
         precision: of the heads, see :func:`lerf_ros.field.networks.compute_dtype`.
+        scale_input: what the CLIP head is told about scale.
 
     Attributes:
         feature_dim: F, length of the blended features.
@@ -44,16 +54,20 @@ class LanguageField(nn.Module):
         dino_dim: int = 0,
         backend: str = "auto",
         precision: str = "auto",
+        scale_input: ScaleInput = "physical",
     ) -> None:
         super().__init__()
+        if scale_input not in get_args(ScaleInput):
+            raise ValueError(f"unknown scale input {scale_input!r}: use one of {', '.join(get_args(ScaleInput))}")
         if layers < 1 or embed_dim < 1:
             raise ValueError(f"need at least one hidden layer and one embedding dimension, got {layers=} {embed_dim=}")
         self.coarse, self.fine = HashGrid(coarse_grid, backend), HashGrid(fine_grid, backend)
         self.feature_dim = self.coarse.output_dim + self.fine.output_dim
         self.precision = precision
+        self.scale_input = scale_input
         # The first layer is linear in features and scale; kept apart, a sweep over scales repeats only the rest.
         self.clip_from_features = nn.Linear(self.feature_dim, hidden)
-        self.clip_from_scale = nn.Linear(1, hidden, bias=False)
+        self.clip_from_scale = nn.Linear(1, hidden, bias=False) if scale_input != "none" else None
         self.clip_hidden = nn.Sequential(
             *(part for _ in range(layers - 1) for part in (nn.ReLU(), nn.Linear(hidden, hidden))), nn.ReLU()
         )
@@ -70,17 +84,19 @@ class LanguageField(nn.Module):
         return torch.cat([self.coarse(x_unit), self.fine(x_unit)], dim=-1)
 
     def embed(self, features: Tensor, scale: Tensor) -> Tensor:
-        """Embeddings at physical scales.
+        """Embeddings at scales.
 
         Args:
             features: (N, F).
-            scale: m, (N,), positive.
+            scale: (N,), positive; metres with the scale input ``physical``, without meaning with ``none``.
 
         Returns:
             (N, D) float32, unit norm.
         """
         with autocast(self.precision, features.device):
-            hidden = self.clip_from_features(features) + self.clip_from_scale(_standardised(scale)[:, None])
+            hidden = self.clip_from_features(features)
+            if self.clip_from_scale is not None:
+                hidden = hidden + self.clip_from_scale(self._scale_column(scale))
             out = self.clip_out(self.clip_hidden(hidden))
         return nn.functional.normalize(out.float(), dim=-1)
 
@@ -93,7 +109,14 @@ class LanguageField(nn.Module):
         return out.float()
 
     @torch.no_grad()
-    def similarity(self, features: Tensor, scales: Tensor, text_embeds: Tensor, chunk: int = 8192) -> Tensor:
+    def similarity(
+        self,
+        features: Tensor,
+        scales: Tensor,
+        text_embeds: Tensor,
+        weights: Tensor | None = None,
+        chunk: int = 8192,
+    ) -> Tensor:
         """Cosines between texts and :meth:`embed` at every point and scale, without forming the embeddings.
 
         With the head's last layer W and hidden activations h, the embedding is ``W h / |W h|``, so
@@ -101,32 +124,44 @@ class LanguageField(nn.Module):
             ``cos(q, e) = (q^T W) h / sqrt(h^T (W^T W) h)``
 
         where ``q^T W`` and the Gram matrix ``W^T W`` are worked out once. The first layer runs once for all scales.
+        A point with several features has the embedding ``sum_s w_s e_s``, normalised; that is ``W h'`` with
+        ``h' = sum_s w_s h_s / |W h_s|``, so the same folding holds for it.
 
         Args:
-            features: (N, F).
-            scales: m, (S,), positive.
+            features: (N, F); with weights, (N, S, F).
+            scales: (S',), as for :meth:`embed`.
             text_embeds: unit norm, (T, D).
-            chunk: points at a time, bounds the memory.
+            weights: None, or (N, S) of each point's features.
+            chunk: features at a time, bounds the memory.
 
         Returns:
-            (S, N, T) float32.
+            (S', N, T) float32.
         """
         W = self.clip_out.weight.double()
         folded_texts = (text_embeds.double() @ W).float().T.contiguous()  # (H, T)
         gram = (W.T @ W).float()  # (H, H)
-        similarities = torch.empty(len(scales), len(features), len(text_embeds), device=features.device)
-        scale_columns = self.clip_from_scale(_standardised(scales)[:, None])  # (S, H)
-        for start in range(0, len(features), chunk):
-            stop = start + chunk
+
+        def lengths(hidden: Tensor) -> Tensor:
+            return torch.einsum("...h,...h->...", hidden @ gram, hidden).clamp_min(1e-24).sqrt()
+
+        different = scales if self.clip_from_scale is not None else scales[:1]
+        similarities = torch.empty(len(different), len(features), len(text_embeds), device=features.device)
+        columns = self.clip_from_scale(self._scale_column(scales)) if self.clip_from_scale is not None else [0.0]
+        points = max(1, chunk // features[0].shape[:-1].numel()) if len(features) else chunk
+        for start in range(0, len(features), points):
+            stop = start + points
             first = self.clip_from_features(features[start:stop])
-            for scale_column, out in zip(scale_columns, similarities[:, start:stop], strict=True):
+            for column, out in zip(columns, similarities[:, start:stop], strict=True):
                 with autocast(self.precision, features.device):
-                    hidden = self.clip_hidden(first + scale_column)
+                    hidden = self.clip_hidden(first + column)
                 hidden = hidden.float()
-                norms = torch.einsum("nh,nh->n", hidden @ gram, hidden).clamp_min(1e-24).sqrt()
-                out.copy_((hidden @ folded_texts) / norms[:, None])
-        return similarities
+                if weights is not None:
+                    hidden = torch.einsum("ns,nsh->nh", weights[start:stop] / lengths(hidden), hidden)
+                out.copy_((hidden @ folded_texts) / lengths(hidden)[:, None])
+        return similarities.expand(len(scales), -1, -1)
 
-
-def _standardised(scale: Tensor) -> Tensor:
-    return (scale.log() - _LOG_SCALE_MEAN) / _LOG_SCALE_STD
+    def _scale_column(self, scale: Tensor) -> Tensor:
+        """(N,) scales as the head's input (N, 1)."""
+        if self.scale_input == "normalised":
+            return scale[:, None]
+        return ((scale.log() - _LOG_SCALE_MEAN) / _LOG_SCALE_STD)[:, None]

@@ -7,9 +7,18 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from lerf_ros.field.encoding import HashGridConfig
+from lerf_ros.field.language import ScaleInput
+
+Decoding = Literal["blend", "sampled", "per_sample"]
+"""From the features along a ray to its embedding; training and asking use the same quantity:
+
+- ``blend``: the hash features of the heaviest samples are blended by weight, the head decodes the blend once;
+- ``sampled``: training decodes one sample, drawn in proportion to its weight; asking decodes the surface point;
+- ``per_sample``: the head decodes each of the heaviest samples and the embeddings are blended by weight (LERF).
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class RadianceConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Embeddings at a physical scale (LERF's field)."""
+    """Embeddings at a scale (LERF's field)."""
 
     coarse_grid: HashGridConfig = HashGridConfig(
         levels=12, features=8, log2_table=19, min_resolution=16, max_resolution=128
@@ -59,7 +68,9 @@ class LanguageConfig:
     )
     hidden: int = 256
     layers: int = 4
-    samples: int = 8  # heaviest samples of a ray whose features are blended
+    samples: int = 8  # heaviest samples of a ray that are blended
+    decoding: Decoding = "blend"
+    scale: ScaleInput = "physical"
 
 
 @dataclass(frozen=True)
@@ -207,7 +218,7 @@ def _replaced(node: Any, path: list[str], value: Any, name: str) -> Any:
 
 
 def _converted(value: Any, hint: Any, name: str) -> Any:
-    """`value` as the type `hint` (bool, int, float, tuples of them, or None where allowed)."""
+    """`value` as the type `hint` (bool, int, float, one of several words, tuples of them, or None where allowed)."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         if value is None:
             return None
@@ -219,6 +230,10 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         if kinds[-1] is not Ellipsis and len(value) != len(kinds):
             raise ValueError(f"{name} must have {len(kinds)} values, not {len(value)}")
         return tuple(_converted(v, kinds[0], name) for v in value)
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"{name} must be one of {', '.join(typing.get_args(hint))}, not {value!r}")
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):

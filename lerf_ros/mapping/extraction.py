@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lerf_ros.field.language import LanguageField
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.decoding import CropScale, LanguageFeatures, asked_features
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.marching import render_rays
 from lerf_ros.mapping.rays import rays_of_slots
-from lerf_ros.mapping.rendering import blend_language, render_rays
 from lerf_ros.mapping.surface import SurfacePoints, local_normals
 from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
@@ -28,17 +29,15 @@ class MapSurface:
 
     Attributes:
         points: N surface points.
-        features: (N, F) language features blended along each point's own ray: the quantity that training supervised.
-        language: what turns features into embeddings.
+        features: what each point's own ray knows about language: the quantity that training supervised.
     """
 
     points: SurfacePoints
-    features: Tensor
-    language: LanguageField
+    features: LanguageFeatures
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T)."""
-        return self.language.similarity(self.features, scales.to(self.features), text_embeds.to(self.features))
+        return self.features.similarity(scales, text_embeds)
 
 
 @torch.no_grad()
@@ -60,13 +59,14 @@ def extract_surface(
         spread = depth_spread(weights, t_edges) / t_median.clamp_min(1e-6)
         t.append(t_median)
         clear.append((opacity(weights) > config.surface.min_opacity) & (spread < config.surface.max_spread))
-        features.append(blend_language(fields.language, weights, marched.x_unit, config.language.samples))
+        features.append(asked_features(fields.language, marched, config.language))
     x_world = store.poses[slots, :3, 3] + torch.cat(t).double()[:, None] * rays.directions.double()
     hits = torch.cat(clear).nonzero()[:, 0]
     hits = hits[_one_per_cell(x_world[hits], config.surface.spacing)]
     hits = hits[torch.linspace(0, len(hits) - 1, min(len(hits), max_points), device=hits.device).long()]
-    points = _observed(x_world[hits], rays.directions[hits], store, config)
-    return MapSurface(points, torch.cat(features)[hits], fields.language)
+    crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
+    points = _observed(x_world[hits], rays.directions[hits], store, config, crop_scale)
+    return MapSurface(points, LanguageFeatures.cat(features)[hits])
 
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:
@@ -95,14 +95,16 @@ def _one_per_cell(x_world: Tensor, size: float) -> Tensor:
     return order[first[first < len(order)].sort().values]
 
 
-def _observed(x_world: Tensor, own_directions: Tensor, store: KeyframeStore, config: MapperConfig) -> SurfacePoints:
+def _observed(
+    x_world: Tensor, own_directions: Tensor, store: KeyframeStore, config: MapperConfig, crop_scale: CropScale
+) -> SurfacePoints:
     """What the keyframes say about points (N, 3): how many see each, from where, and at which scales.
 
     A keyframe sees a point inside its image unless it measured something else there; where it measured nothing, the
     image decides alone. A point that no keyframe sees is known from its own ray only, with no supervised scale.
     """
     N, device = len(x_world), x_world.device
-    crop_px = torch.tensor([float(level.crop_px) for level in store.layout.levels], device=device)
+    crop_px = np.array([level.crop_px for level in store.layout.levels])
     views = torch.zeros(N, dtype=torch.int64, device=device)
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
@@ -119,9 +121,11 @@ def _observed(x_world: Tensor, own_directions: Tensor, store: KeyframeStore, con
         views += sees
         directions += torch.where(sees[:, None], (x_world - T[:3, 3]).float(), 0)
         if store.host_valid[slot].any():
-            sizes = crop_px[torch.from_numpy(store.host_valid[slot]).to(device)]
-            scale_min = torch.where(sees, torch.minimum(scale_min, sizes.min() * depth_z / fy), scale_min)
-            scale_max = torch.where(sees, torch.maximum(scale_max, sizes.max() * depth_z / fy), scale_max)
+            sizes = crop_px[store.host_valid[slot]]
+            t = torch.linalg.vector_norm(x_camera, dim=-1).clamp_min(1e-6)
+            low, high = crop_scale.asked(float(sizes[0]), float(sizes[-1]), t, depth_z / t, fy)
+            scale_min = torch.where(sees, torch.minimum(scale_min, low), scale_min)
+            scale_max = torch.where(sees, torch.maximum(scale_max, high), scale_max)
     directions = normalize(directions, dim=-1)
     normals = local_normals(x_world, directions, config.surface.neighbours)
     return SurfacePoints(x_world, normals, directions, views, scale_min, scale_max)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from lerf_ros.field.language import LanguageField
@@ -31,11 +32,22 @@ class MapFields(nn.Module):
         self.radiance = RadianceField(radiance.grid, radiance.hidden, radiance.geometry_features)
         self.proposal = DensityGrid(config.sampling.proposal_resolution)
         self.language = (
-            LanguageField(language.coarse_grid, language.fine_grid, embed_dim, language.hidden, language.layers)
+            LanguageField(
+                language.coarse_grid,
+                language.fine_grid,
+                embed_dim,
+                language.hidden,
+                language.layers,
+                scale_input=language.scale,
+            )
             if embed_dim
             else None
         )
         self.exposure = ExposureCompensation(config.keyframe.capacity) if radiance.exposure else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.radiance.grid.table.device
 
     def propose(self, rays: Rays, samples: int, jitter: bool) -> Tensor:
         """Sample intervals (R, samples + 1), m along the ray, without any knowledge of depth."""

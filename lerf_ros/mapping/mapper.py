@@ -16,6 +16,7 @@ from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping import checkpoint
 from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.decoding import CropScale
 from lerf_ros.mapping.extraction import MapSurface, extract_surface
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.frame import Frame
@@ -148,14 +149,15 @@ class Mapper:
             camera: of any size.
             T_world_camera: (4, 4) optical.
             stride: every n-th pixel per axis, from stride // 2.
-            features: also blend language features, for `similarity` of `fields.language`.
+            features: also what each pixel knows about language.
 
         Raises:
             RuntimeError: before the first keyframe.
         """
-        if self.bounds is None:
+        if self.store is None or self.bounds is None:
             raise RuntimeError("there is nothing to render before the first keyframe")
-        return render_view(self.fields, self.config, self.bounds, camera, T_world_camera, stride, features)
+        crop_scale = CropScale(self.config.language.scale, self.store.layout, self.bounds.radius) if features else None
+        return render_view(self.fields, self.config, self.bounds, camera, T_world_camera, stride, crop_scale)
 
     def surface(self, max_points: int) -> MapSurface:
         """Surface points with their language, kept until the map changes.

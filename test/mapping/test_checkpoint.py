@@ -29,7 +29,8 @@ def saved(box, tmp_path_factory):
 
 def image_of(box, mapper):
     rendering = mapper.render(box.camera, box.pose(0.2), features=True)
-    return torch.cat([rendering.rgb, rendering.depth_z[..., None], rendering.features], dim=-1)
+    features = rendering.features.features.view(*rendering.depth_z.shape, -1)
+    return torch.cat([rendering.rgb, rendering.depth_z[..., None], features], dim=-1)
 
 
 def test_a_loaded_map_renders_the_same_and_trains_on(box, saved):

@@ -84,7 +84,7 @@ def test_similarity_is_the_cosine_of_the_decoded_embedding(mapper):
     surface, texts = mapper.surface(100), torch.nn.functional.normalize(torch.randn(3, 6), dim=1)
     scales = torch.tensor([0.2, 0.7])
     with torch.no_grad():
-        decoded = [mapper.fields.language.embed(surface.features, s.expand(len(surface.features))) for s in scales]
+        decoded = [surface.features.embed(s.expand(len(surface.features))) for s in scales]
     torch.testing.assert_close(surface.similarity(scales, texts), torch.stack(decoded) @ texts.T, atol=1e-4, rtol=0)
 
 

@@ -1,0 +1,57 @@
+"""Marching rays through the field: what training, rendered views and surface points have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lerf_ros.field.radiance import RadianceField
+from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.fields import MapFields
+from lerf_ros.render.rays import Rays
+from lerf_ros.render.sampling import midpoints
+from lerf_ros.render.volume import accumulate, opacity, weights_from_sigmas
+
+
+@dataclass(frozen=True)
+class March:
+    """R rays with S samples each: x_unit (R, S, 3), t_edges (R, S + 1) m, sigmas and weights (R, S), rgb (R, 3)."""
+
+    rays: Rays
+    x_unit: Tensor
+    t_edges: Tensor
+    sigmas: Tensor
+    weights: Tensor
+    rgb: Tensor
+
+    def __getitem__(self, part: slice) -> March:
+        """Some of the rays."""
+        rays = Rays(self.rays.origins[part], self.rays.directions[part], self.rays.radius)
+        arrays = self.x_unit, self.t_edges, self.sigmas, self.weights, self.rgb
+        return March(rays, *(array[part] for array in arrays))
+
+
+def march(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> March:
+    """Renders colour along rays whose intervals are t_edges (R, S + 1) metres.
+
+    Light that passes all samples takes the colour of the last one: rooms have no background.
+    """
+    x_unit = rays.x_unit(midpoints(t_edges))
+    sigmas, geometry = radiance.density(x_unit.flatten(0, 1))
+    sigmas = sigmas.view(x_unit.shape[:2])
+    weights = weights_from_sigmas(sigmas, t_edges[:, 1:] - t_edges[:, :-1])
+    colours = radiance.colour(geometry, rays.directions).view(x_unit.shape)
+    rgb = accumulate(weights, colours) + (1 - opacity(weights))[:, None] * colours[:, -1]
+    return March(rays, x_unit, t_edges, sigmas, weights, rgb)
+
+
+@torch.no_grad()
+def render_rays(fields: MapFields, config: MapperConfig, rays: Rays) -> Iterator[March]:
+    """Marches along rays in chunks of `sampling.render_chunk`, without any knowledge of depth."""
+    for start in range(0, len(rays.directions), config.sampling.render_chunk):
+        part = slice(start, start + config.sampling.render_chunk)
+        chunk = Rays(rays.origins[part], rays.directions[part], rays.radius)
+        yield march(fields.radiance, chunk, fields.propose(chunk, config.sampling.render_samples, jitter=False))
