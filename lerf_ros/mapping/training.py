@@ -12,10 +12,8 @@ from lerf_ros.mapping import losses
 from lerf_ros.mapping.captured import Captured
 from lerf_ros.mapping.config import MapperConfig, OptimiserConfig
 from lerf_ros.mapping.decoding import CropScale, training_features
-from lerf_ros.mapping.decoding import CropScale, training_features
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.marching import March, march
 from lerf_ros.mapping.marching import March, march
 from lerf_ros.mapping.rays import RayBatch, draw_batch
 from lerf_ros.render.rays import Rays
@@ -52,7 +50,6 @@ class Trainer:
         self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True, capturable=capturable)
         self._captured = Captured(self._work, device)
         self._language_rays = round(config.sampling.rays * config.replay.language) if fields.language else 0
-        self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
         self._surface_band = torch.tensor(config.sampling.surface_band, device=device)
         self.steps = 0
