@@ -12,6 +12,10 @@ from typing import Any, Literal
 from lerf_ros.field.encoding import HashGridConfig
 from lerf_ros.field.language import ScaleInput
 
+ProposalKind = Literal["grid", "networks"]
+"""Where rays without measured depth are sampled: ``grid``, a coarse density grid that follows the field; ``networks``,
+trained proposal networks (Nerfacto)."""
+
 Decoding = Literal["blend", "sampled", "per_sample"]
 """From the features along a ray to its embedding; training and asking use the same quantity:
 
@@ -82,10 +86,24 @@ class SamplingConfig:
     surface_share: float = 0.5  # of a ray's samples that lie around its measured depth
     surface_band: float = 0.06  # m, half width of that band
     depth_free_share: float = 0.3  # of the rays are sampled without their depth, as in rendering
+    proposal: ProposalKind = "grid"
     proposal_resolution: int = 128  # cells per axis of the proposal grid
     proposal_bins: int = 128  # bins per ray in the proposal grid
     render_samples: int = 64  # per ray in rendering
     render_chunk: int = 32768  # rays per chunk in rendering
+
+
+@dataclass(frozen=True)
+class ProposalNetworksConfig:
+    """Nerfacto's proposal networks, for ``sampling.proposal = networks``: one entry per round."""
+
+    bins: tuple[int, ...] = (256, 96)  # per ray
+    max_resolutions: tuple[int, ...] = (128, 256)
+    levels: int = 5
+    features: int = 2
+    log2_table: int = 17
+    hidden: int = 16
+    anneal_steps: int = 1000  # until their weights are taken as they are
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,7 @@ class LossConfig:
     sight: float = 0.1  # free space before, and density at, the measured surface
     sight_sigma: float = 0.02  # m, thickness of a measured surface
     distortion: float = 0.002
+    interlevel: float = 1.0  # trains proposal networks, and nothing else
     language: float = 0.1  # LERF's
     exposure: float = 0.1  # pulls the gains to 1
 
@@ -165,6 +184,7 @@ class MapperConfig:
     radiance: RadianceConfig = field(default_factory=RadianceConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    proposal: ProposalNetworksConfig = field(default_factory=ProposalNetworksConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

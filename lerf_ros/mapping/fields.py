@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lerf_ros.field.encoding import HashGridConfig
 from lerf_ros.field.language import LanguageField
+from lerf_ros.field.proposal import ProposalNetwork
 from lerf_ros.field.radiance import ExposureCompensation, RadianceField
-from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.config import MapperConfig, ProposalNetworksConfig
 from lerf_ros.render.proposal import DensityGrid
 from lerf_ros.render.rays import Rays
+from lerf_ros.render.resampling import Histogram, ResampledProposal
 from lerf_ros.render.sampling import spaced_edges, stratified_edges
 
 
@@ -27,10 +30,16 @@ class MapFields(nn.Module):
     def __init__(self, config: MapperConfig, embed_dim: int) -> None:
         super().__init__()
         radiance, language = config.radiance, config.language
-        self.config = config.sampling
         self.scene = config.scene
         self.radiance = RadianceField(radiance.grid, radiance.hidden, radiance.geometry_features)
-        self.proposal = DensityGrid(config.sampling.proposal_resolution)
+        self.proposal = (
+            DensityGrid(config.sampling.proposal_resolution)
+            if config.sampling.proposal == "grid"
+            else _proposal_networks(config.proposal)
+        )
+        self._bins = (
+            config.proposal.bins[0] if config.sampling.proposal == "networks" else config.sampling.proposal_bins
+        )
         self.language = (
             LanguageField(
                 language.coarse_grid,
@@ -49,9 +58,32 @@ class MapFields(nn.Module):
     def device(self) -> torch.device:
         return self.radiance.grid.table.device
 
-    def propose(self, rays: Rays, samples: int, jitter: bool) -> Tensor:
-        """Sample intervals (R, samples + 1), m along the ray, without any knowledge of depth."""
-        bins = spaced_edges(
-            self.scene.near, self.scene.far, self.config.proposal_bins, rays.radius, rays.directions.device
+    def propose(self, rays: Rays, samples: int, jitter: bool) -> tuple[Tensor, tuple[Histogram, ...]]:
+        """Sample intervals without any knowledge of depth.
+
+        Returns:
+            (R, samples + 1) m along the ray, and what proposal networks believed about the rays (nothing of a grid).
+        """
+        bins = spaced_edges(self.scene.near, self.scene.far, self._bins, rays.radius, rays.directions.device)
+        t_edges = stratified_edges(bins, len(rays.directions), jitter)
+        if isinstance(self.proposal, DensityGrid):
+            return self.proposal.propose(rays, t_edges, samples, jitter), ()
+        return self.proposal.propose(rays, t_edges, samples, jitter)
+
+    def update_proposal(self, x_unit: Tensor, sigmas: Tensor) -> None:
+        """Lets the proposal follow a training step, whose points (N, 3) had the densities sigmas (N,) 1/m."""
+        if isinstance(self.proposal, DensityGrid):
+            self.proposal.update(x_unit, sigmas)
+        else:
+            self.proposal.tick()
+
+
+def _proposal_networks(config: ProposalNetworksConfig) -> ResampledProposal:
+    networks = [
+        ProposalNetwork(
+            HashGridConfig(config.levels, config.features, config.log2_table, min(16, resolution), resolution),
+            config.hidden,
         )
-        return self.proposal.propose(rays, stratified_edges(bins, len(rays.directions), jitter), samples, jitter)
+        for resolution in config.max_resolutions
+    ]
+    return ResampledProposal(networks, config.bins[1:], config.anneal_steps)

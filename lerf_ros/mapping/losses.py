@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lerf_ros.render.resampling import Histogram
+
 _CHARBONNIER_EPSILON = 1e-3
 
 
@@ -63,6 +65,28 @@ def distortion_loss(weights: Tensor, t_edges: Tensor, far: float) -> Tensor:
     between = 2 * (weighted * before - weights * weighted_before).sum(dim=1)
     within = (weights.square() * lengths).sum(dim=1) / 3
     return (between + within).mean()
+
+
+def interlevel_loss(t_edges: Tensor, weights: Tensor, histogram: Histogram) -> Tensor:
+    """mip-NeRF 360's proposal loss (Barron et al. 2022, eq. 13): a proposal shall bound the field from above.
+
+    sum_i max(0, w_i - bound_i)^2 / w_i, mean over rays, where bound_i sums the proposal's weights of all its bins that
+    overlap interval i. The field is a constant here, so only the proposal learns; too much weight costs it nothing in
+    this term, but its weights sum to at most one.
+
+    Args:
+        t_edges: (R, S + 1) m.
+        weights: (R, S).
+        histogram: of the same rays; its edges span the same stretch.
+    """
+    w, t = weights.detach(), t_edges.detach()
+    bins = histogram.weights.shape[1]
+    cdf = torch.nn.functional.pad(histogram.weights.cumsum(dim=1), (1, 0))
+    edges = histogram.t_edges.contiguous()
+    first = (torch.searchsorted(edges, t[:, :-1].contiguous(), right=True) - 1).clamp(0, bins - 1)
+    last = torch.searchsorted(edges, t[:, 1:].contiguous()).clamp(1, bins)
+    bound = cdf.gather(1, last) - cdf.gather(1, first)
+    return ((w - bound).clamp_min(0).square() / (w + 1e-7)).sum(dim=1).mean()
 
 
 def language_loss(embeds: Tensor, targets: Tensor) -> Tensor:

@@ -54,4 +54,5 @@ def render_rays(fields: MapFields, config: MapperConfig, rays: Rays) -> Iterator
     for start in range(0, len(rays.directions), config.sampling.render_chunk):
         part = slice(start, start + config.sampling.render_chunk)
         chunk = Rays(rays.origins[part], rays.directions[part], rays.radius)
-        yield march(fields.radiance, chunk, fields.propose(chunk, config.sampling.render_samples, jitter=False))
+        t_edges, _ = fields.propose(chunk, config.sampling.render_samples, jitter=False)
+        yield march(fields.radiance, chunk, t_edges)

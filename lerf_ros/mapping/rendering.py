@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,7 +31,9 @@ class Rendering:
         depth_z: (H, W) m, the median along the ray.
         opacity: (H, W).
         features: what the H W pixels know about language, row by row; None when not asked for.
-        scale_min, scale_max: (H W,) the scales that the smallest and largest crops of this view would have.
+        scale_min, scale_max: (H W,) between which the pixels can be asked: the scales of the keyframes' smallest and
+            largest crops, if they saw this view.
+        scale_of: side of a crop, in pixels of the keyframes' image size, -> (H W,) its scale around each pixel.
     """
 
     rgb: Tensor
@@ -38,6 +42,7 @@ class Rendering:
     features: LanguageFeatures | None = None
     scale_min: Tensor | None = None
     scale_max: Tensor | None = None
+    scale_of: Callable[[float], Tensor] | None = None
 
 
 def psnr(rgb: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
@@ -75,4 +80,5 @@ def render_view(
         return rendering
     levels, focal_px = crop_scale.layout.levels, camera.fy * crop_scale.layout.height / camera.height
     low, high = crop_scale.asked(levels[0].crop_px, levels[-1].crop_px, t, z_per_t, focal_px)
-    return replace(rendering, features=LanguageFeatures.cat(features), scale_min=low, scale_max=high)
+    scale_of = partial(crop_scale.of, t=t, z_per_t=z_per_t, focal_px=focal_px)
+    return replace(rendering, features=LanguageFeatures.cat(features), scale_min=low, scale_max=high, scale_of=scale_of)

@@ -17,6 +17,7 @@ from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import March, march
 from lerf_ros.mapping.rays import RayBatch, draw_batch
 from lerf_ros.render.rays import Rays
+from lerf_ros.render.resampling import Histogram
 from lerf_ros.render.sampling import depth_guided_edges, spaced_edges, stratified_edges
 from lerf_ros.render.volume import expected_depth
 
@@ -66,8 +67,9 @@ class Trainer:
         """The step on the device: loss, colour, depth and language, as in `StepStats`."""
         rays, guided = self._config.sampling.rays, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
-        marched = march(self._fields.radiance, batch.rays, self._edges(batch, guided))
-        self._fields.proposal.update(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
+        t_edges, histograms = self._edges(batch, guided)
+        marched = march(self._fields.radiance, batch.rays, t_edges)
+        self._fields.update_proposal(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
 
         weight = self._config.loss
         rgb = marched.rgb if self._fields.exposure is None else self._fields.exposure(marched.rgb, batch.slots)
@@ -82,6 +84,9 @@ class Trainer:
             loss = loss + weight.distortion * losses.distortion_loss(
                 marched.weights, marched.t_edges, self._config.scene.far
             )
+        for histogram in histograms:
+            free = marched[guided:]
+            loss = loss + weight.interlevel * losses.interlevel_loss(free.t_edges, free.weights, histogram)
         if self._fields.exposure is not None:
             loss = loss + weight.exposure * self._fields.exposure.log_gains.square().mean()
         language = torch.zeros_like(loss)
@@ -100,9 +105,9 @@ class Trainer:
         sampling = self._config.sampling
         return round(sampling.rays * (1 - sampling.depth_free_share)) if self._store.all_have_depth else 0
 
-    def _edges(self, batch: RayBatch, guided: int) -> Tensor:
+    def _edges(self, batch: RayBatch, guided: int) -> tuple[Tensor, tuple[Histogram, ...]]:
         """Sample intervals: the first `guided` rays around their measured depth, the others as in rendering. A guided
-        ray that has no depth after all is sampled evenly."""
+        ray that has no depth after all is sampled evenly. And what proposal networks believed about the others."""
         sampling, scene, device = self._config.sampling, self._config.scene, batch.t_measured.device
         even = spaced_edges(scene.near, scene.far, sampling.samples, self._bounds.radius, device)
         around_depth = depth_guided_edges(
@@ -113,7 +118,8 @@ class Trainer:
             round(sampling.samples * sampling.surface_share),
         )
         others = Rays(batch.rays.origins[guided:], batch.rays.directions[guided:], batch.rays.radius)
-        return torch.cat([around_depth, self._fields.propose(others, sampling.samples, jitter=True)])
+        proposed, histograms = self._fields.propose(others, sampling.samples, jitter=True)
+        return torch.cat([around_depth, proposed]), histograms
 
     def _language_loss(self, batch: RayBatch, marched: March) -> Tensor:
         """Language at a random crop size of the encoded range, on the first rays of the batch."""
@@ -151,6 +157,7 @@ def parameter_groups(fields: MapFields, config: OptimiserConfig) -> list[dict]:
                 groups.append({"params": parameters, "lr": rate})
 
     add(fields.radiance, config.grid_rate, config.network_rate)
+    add(fields.proposal, config.grid_rate, config.network_rate)
     add(fields.language, config.language_grid_rate, config.language_network_rate)
     add(fields.exposure, config.exposure_rate, config.exposure_rate)
     return groups

@@ -86,3 +86,40 @@ def test_it_learns_what_a_place_looks_like_at_two_scales():
 def test_impossible_heads_are_refused():
     with pytest.raises(ValueError, match="hidden layer"):
         LanguageField(COARSE, FINE, embed_dim=8, layers=0)
+
+
+def test_a_point_with_several_features_has_their_weighted_embedding(field):
+    features = field.features(torch.rand(60, 3)).view(20, 3, -1)
+    weights = torch.rand(20, 3)
+    scales, texts = torch.tensor([0.1, 0.8]), torch.nn.functional.normalize(torch.randn(5, 20), dim=-1)
+    for row, s in enumerate(scales):
+        embeds = field.embed(features.flatten(0, 1), s.expand(60)).view(20, 3, -1)
+        blend = torch.nn.functional.normalize((weights[..., None] * embeds).sum(dim=1), dim=-1)
+        folded = field.similarity(features, scales, texts, weights, chunk=7)
+        torch.testing.assert_close(folded[row], blend @ texts.T, atol=1e-5, rtol=0)
+
+
+def test_a_normalised_scale_is_taken_as_it_is():
+    torch.manual_seed(2)
+    field = LanguageField(COARSE, FINE, embed_dim=8, hidden=16, scale_input="normalised")
+    features, scale = torch.randn(9, 24), torch.rand(9)
+    stacked = torch.cat([features, scale[:, None]], dim=-1)
+    first = torch.cat([field.clip_from_features.weight, field.clip_from_scale.weight], dim=1)
+    out = field.clip_out(field.clip_hidden(stacked @ first.T + field.clip_from_features.bias))
+    torch.testing.assert_close(field.embed(features, scale), torch.nn.functional.normalize(out, dim=-1))
+    texts = torch.nn.functional.normalize(torch.randn(4, 8), dim=-1)
+    direct = torch.stack([field.embed(features, s.expand(9)) @ texts.T for s in scale[:3]])
+    torch.testing.assert_close(field.similarity(features, scale[:3], texts), direct, atol=1e-5, rtol=0)
+
+
+def test_without_scale_all_scales_are_one():
+    torch.manual_seed(2)
+    field = LanguageField(COARSE, FINE, embed_dim=8, hidden=16, scale_input="none")
+    features, texts = torch.randn(9, 24), torch.nn.functional.normalize(torch.randn(4, 8), dim=-1)
+    embeds = field.embed(features, torch.rand(9) + 0.1)
+    assert torch.equal(embeds, field.embed(features, torch.ones(9)))
+    similarity = field.similarity(features, torch.tensor([0.1, 0.5, 2.0]), texts)
+    torch.testing.assert_close(similarity, (embeds @ texts.T).expand(3, -1, -1), atol=1e-5, rtol=0)
+    assert not any("scale" in name for name, _ in field.named_parameters())
+    with pytest.raises(ValueError, match="physical"):
+        LanguageField(COARSE, FINE, embed_dim=8, scale_input="metric")

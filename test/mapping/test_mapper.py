@@ -48,6 +48,26 @@ def test_without_any_depth_colours_still_come_out(box):
     assert psnr > 18.0
 
 
+def test_proposal_networks_find_the_scene_with_and_without_depth(box):
+    networks = {
+        "sampling.proposal": "networks",
+        "proposal.bins": [48, 24],
+        "proposal.max_resolutions": [32, 64],
+        "proposal.log2_table": 12,
+        "proposal.anneal_steps": 100,
+    }
+    for depth, least in ((True, 25.0), (False, 18.0)):
+        mapper = Mapper(box.config.override(networks), box.camera, 0, "cpu", seed=0)
+        for f in box.walk(10, depth):
+            mapper.add_frame(f)
+        before = quality(box, mapper)
+        for _ in range(200):
+            mapper.step()
+        psnr, depth_error = quality(box, mapper)
+        assert psnr > least > before[0] + 5
+        assert not depth or depth_error < 0.04
+
+
 def test_rendering_does_not_read_the_measured_depth(box, mapper):
     before = mapper.render(box.camera, unseen(box))
     kept = mapper.store.depth_z.clone()
