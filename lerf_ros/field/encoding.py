@@ -6,12 +6,16 @@ One flat parameter, one layout, several backends: a table trained with one is re
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
 
 PRIMES = (1, 2_654_435_761, 805_459_861)
 
@@ -123,9 +127,16 @@ def _encode_numba(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     return encode_numba(x_unit, table, layout)
 
 
+def _encode_triton(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
+    from lerf_ros.field.encoding_triton import encode_triton  # not everywhere installed
+
+    return encode_triton(x_unit, table, layout)
+
+
 BACKENDS: dict[str, Callable[[Tensor, Tensor, GridLayout], Tensor]] = {
     "torch": encode_torch,
     "numba": _encode_numba,
+    "triton": _encode_triton,
 }
 
 
@@ -134,7 +145,8 @@ class HashGrid(nn.Module):
 
     Args:
         config: sizes.
-        backend: ``"torch"`` (any device), ``"numba"`` (CPU), or ``"auto"``, the fastest one for the table's device.
+        backend: ``"torch"`` (any device), ``"numba"`` (CPU), ``"triton"`` (CUDA), or ``"auto"``, the fastest installed
+            one for the table's device.
 
     Attributes:
         table: the one parameter, flat float32: level by level, entry by entry, feature by feature. Uniform in
@@ -143,15 +155,15 @@ class HashGrid(nn.Module):
 
     Raises:
         ValueError: unknown backend.
-        ImportError: backend ``"numba"`` without numba.
+        ImportError: backend ``"numba"`` or ``"triton"`` without that package.
     """
 
     def __init__(self, config: HashGridConfig, backend: str = "auto") -> None:
         super().__init__()
         if backend not in ("auto", *BACKENDS):
             raise ValueError(f"unknown hash grid backend {backend!r}: use one of auto, {', '.join(BACKENDS)}")
-        if backend == "numba" and not _has_numba():
-            raise ImportError("hash grid backend 'numba' needs numba: pip install numba, or use backend 'torch'")
+        if backend not in ("auto", "torch") and not _installed(backend):
+            raise ImportError(f"hash grid backend {backend!r} needs {backend}: pip install it, or use backend 'torch'")
         self.config = config
         self.layout = GridLayout.build(config)
         self.output_dim = config.levels * config.features
@@ -163,8 +175,7 @@ class HashGrid(nn.Module):
         """The backend in use."""
         if self._wanted != "auto":
             return self._wanted
-        fits_numba = self.table.device.type == "cpu" and self.table.dtype == torch.float32
-        return "numba" if fits_numba and _has_numba() else "torch"
+        return _fastest_backend(self.table.device, self.table.dtype)
 
     def forward(self, x_unit: Tensor) -> Tensor:
         """Encode points.
@@ -183,5 +194,22 @@ class HashGrid(nn.Module):
         return BACKENDS[self.backend](x_unit.detach(), self.table, self.layout)
 
 
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
+@lru_cache
+def _fastest_backend(device: torch.device, dtype: torch.dtype) -> str:
+    """What ``auto`` stands for; says so, once per device."""
+    fast = {"cpu": "numba", "cuda": "triton"}.get(device.type)
+    if fast is None or dtype != torch.float32:
+        name, why = "torch", f"the only one for {dtype} there"
+    elif fast == "triton" and torch.cuda.get_device_capability(device) < (8, 0):
+        name, why = "torch", "Triton needs compute capability 8.0"
+    elif not _installed(fast):
+        name, why = "torch", f"several times slower than {fast}, which is not installed"
+    else:
+        name, why = fast, "the fastest one there"
+    _log.info("hash grids on %s: backend %s, %s", device, name, why)
+    return name
+
+
+@lru_cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

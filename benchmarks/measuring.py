@@ -1,0 +1,134 @@
+"""What the benchmarks share: timing, the memory limit of the machine, and the record of where a figure comes from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of repeated runs: median, 10th and 90th percentile, ms; `graph` when a CUDA graph was replayed."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    graph: bool
+
+    def __str__(self) -> str:
+        return f"{self.median_ms:8.3f} ({self.low_ms:.3f} .. {self.high_ms:.3f})"
+
+
+def measure(works: Sequence[Callable[[], Any]], device: torch.device, repeats: int = 50, graph: bool = True) -> Timing:
+    """Times one call.
+
+    Args:
+        works: the same work on different inputs, called in turn, so that no run finds its inputs in the cache.
+        device: on CUDA, device events are taken around a replay of all works captured in one graph, so that Python's
+            launches do not count; elsewhere the clock of the host.
+        repeats: rounds over all works, after a warm-up.
+        graph: False for work that cannot be captured.
+    """
+
+    def everything() -> None:
+        for work in works:
+            work()
+
+    if device.type != "cuda":
+        everything()
+        seconds = [_seconds(everything) for _ in range(repeats)]
+        return _timing([1e3 * second / len(works) for second in seconds], graph=False)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            everything()
+    torch.cuda.current_stream().wait_stream(side)
+    round_of_works = everything
+    if graph:
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            everything()
+        round_of_works = captured.replay
+    for _ in range(3):
+        round_of_works()
+    starts, ends = ([torch.cuda.Event(enable_timing=True) for _ in range(repeats)] for _ in range(2))
+    for start, end in zip(starts, ends):
+        start.record()
+        round_of_works()
+        end.record()
+    torch.cuda.synchronize()
+    return _timing([start.elapsed_time(end) / len(works) for start, end in zip(starts, ends)], graph)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes per second, read plus written, of a copy far larger than any cache."""
+    count = 2**30 if device.type == "cuda" else 2**26
+    source = torch.rand(count // 4, device=device)
+    target = torch.empty_like(source)
+    timing = measure([lambda: target.copy_(source)], device, repeats=20)
+    return 2 * count / (1e-3 * timing.median_ms)
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Machine, versions, commit."""
+    versions = {name: _version(name) for name in ("torch", "triton", "numba", "tinycudann")}
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()}, CPU",
+        "cpu": f"{_cpu_name()}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        **{name: version for name, version in versions.items() if version},
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def write_json(path: Path, benchmark: str, origin: dict[str, Any], bandwidth: float, rows: Sequence[Any]) -> None:
+    """One file per run: where it ran (:func:`provenance`), the copy bandwidth, bytes/s, and the rows (dataclasses)."""
+    record = {"benchmark": benchmark, **origin, "copy_bandwidth_gb_s": round(bandwidth / 1e9, 1)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**record, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _timing(milliseconds: list[float], graph: bool) -> Timing:
+    low, median, high = np.percentile(milliseconds, [10, 50, 90])
+    return Timing(float(median), float(low), float(high), graph)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """Of the checkout, with a + when tracked files differ from it; empty outside a checkout."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True)
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -1,0 +1,190 @@
+"""CUDA backend of the hash encoding: one Triton program per block of points and level, nothing to compile beforehand.
+
+Levels are the slow axis of the launch, so the programs that run together share one level's table, which then stays in
+the L2 cache. The features of an entry are gathered, and scattered with atomic additions, up to 16 bytes at a time where
+the GPU can (atomics: compute capability 9.0). Sums of the backward pass come in any order: gradients agree to rounding,
+not to the last bit, from run to run.
+
+Launches depend on shapes only and never synchronise. They can be captured in a CUDA graph after one call of the same
+kind outside the capture, which compiles the kernels and uploads the layout.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lerf_ros.field.encoding import PRIMES, GridLayout
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton reads it where a kernel is defined
+_PRIME_Y, _PRIME_Z = tl.constexpr(PRIMES[1]), tl.constexpr(PRIMES[2])
+_WARPS = 4  # per program
+_VECTORS = 1  # of up to 4 features, per thread: with more, Triton exchanges addresses through shared memory
+
+
+@triton.jit
+def _axis(x_unit, scale):
+    """Lower vertex (uint32) and fraction of the way to the next one."""
+    x_unit = tl.maximum(x_unit, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    x_unit = tl.minimum(x_unit, 1.0, propagate_nan=tl.PropagateNan.ALL)
+    position = x_unit * scale + 0.5
+    lower = tl.where(position == position, position, 0.0).to(tl.int32)  # NaN: a bad value, not a bad address
+    return lower.to(tl.uint32), position - lower.to(tl.float32)
+
+
+@triton.jit
+def _cell(x_unit, scales, sizes, point, inside, level):
+    """The cell of each point: vertex (x, y, z), fraction (x, y, z), and the level's numbers."""
+    scale = tl.load(scales + level)
+    x, fx = _axis(tl.load(x_unit + 3 * point, mask=inside, other=0.0), scale)
+    y, fy = _axis(tl.load(x_unit + 3 * point + 1, mask=inside, other=0.0), scale)
+    z, fz = _axis(tl.load(x_unit + 3 * point + 2, mask=inside, other=0.0), scale)
+    resolution = tl.load(sizes + 4 * level).to(tl.uint32)
+    size = tl.load(sizes + 4 * level + 1).to(tl.uint32)
+    first = tl.load(sizes + 4 * level + 2)
+    hashed = tl.load(sizes + 4 * level + 3) != 0
+    return x, y, z, fx, fy, fz, resolution, size, first, hashed
+
+
+@triton.jit
+def _corner(x, y, z, fx, fy, fz, resolution, size, hashed, corner: tl.constexpr):
+    """Entry within the level, and trilinear weight, of one of the 8 vertices of each cell."""
+    # Selected, not branched on: a branch would keep the gathers of the 8 corners from being in flight together.
+    y_term = (y + (corner >> 1) % 2) * tl.where(hashed, _PRIME_Y, resolution)
+    z_term = (z + (corner >> 2)) * tl.where(hashed, _PRIME_Z, resolution * resolution)
+    x += corner % 2
+    entry = tl.where(hashed, (x ^ y_term ^ z_term) & (size - 1), x + y_term + z_term)
+    entry = tl.minimum(entry, entry - size)  # beside the cube's upper faces it wraps; otherwise entry - size overflows
+    weight = fx if corner % 2 else 1.0 - fx
+    weight *= fy if (corner >> 1) % 2 else 1.0 - fy
+    weight *= fz if corner >> 2 else 1.0 - fz
+    return entry, weight
+
+
+@triton.jit(do_not_specialize=["count"])
+def _forward(
+    x_unit, table, out, scales, sizes, count, FEATURES: tl.constexpr, COLUMNS: tl.constexpr, POINTS: tl.constexpr
+):
+    """x_unit (N, 3), table (E, F) -> out (N, L F), for one block of points and one level."""
+    point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
+    level = tl.program_id(1)
+    inside = point < count
+    x, y, z, fx, fy, fz, resolution, size, first, hashed = _cell(x_unit, scales, sizes, point, inside, level)
+
+    feature = tl.arange(0, COLUMNS)[None, :]
+    wanted = feature < FEATURES
+    level_table = table + first * FEATURES
+    value = tl.zeros([POINTS, COLUMNS], tl.float32)
+    for corner in tl.static_range(8):
+        entry, weight = _corner(x, y, z, fx, fy, fz, resolution, size, hashed, corner)
+        address = level_table + entry.to(tl.int64)[:, None] * FEATURES + feature
+        if FEATURES == COLUMNS:
+            value += weight[:, None] * tl.load(address)
+        else:
+            value += weight[:, None] * tl.load(address, mask=wanted, other=0.0)
+    row = out + point[:, None] * (tl.num_programs(1) * FEATURES) + level * FEATURES
+    tl.store(row + feature, value.to(out.dtype.element_ty), mask=inside[:, None] & wanted)
+
+
+@triton.jit(do_not_specialize=["count"])
+def _backward(
+    x_unit,
+    grad_out,
+    grad_table,
+    scales,
+    sizes,
+    count,
+    grad_stride,
+    FEATURES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    """x_unit (N, 3), grad_out (N, L F), rows grad_stride apart -> added to grad_table (E, F)."""
+    point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
+    level = tl.program_id(1)
+    inside = point < count
+    x, y, z, fx, fy, fz, resolution, size, first, hashed = _cell(x_unit, scales, sizes, point, inside, level)
+
+    feature = tl.arange(0, COLUMNS)[None, :]
+    wanted = inside[:, None] & (feature < FEATURES)
+    row = grad_out + point[:, None] * grad_stride + level * FEATURES
+    grad = tl.load(row + feature, mask=wanted, other=0.0).to(tl.float32)
+    level_table = grad_table + first * FEATURES
+    for corner in tl.static_range(8):
+        entry, weight = _corner(x, y, z, fx, fy, fz, resolution, size, hashed, corner)
+        address = level_table + entry.to(tl.int64)[:, None] * FEATURES + feature
+        tl.atomic_add(address, weight[:, None] * grad, mask=wanted, sem="relaxed")
+
+
+def encode_triton(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
+    """Encodes points (N, 3) -> (N, levels * features) on a CUDA GPU; differentiable in the flat table.
+
+    The result is float32; within ``torch.autocast`` it has that context's type, as with the torch backend, but only the
+    result is rounded to it.
+
+    Raises:
+        ValueError: the table is not float32 on a GPU.
+    """
+    if table.dtype != torch.float32 or not (table.is_cuda or INTERPRETED):
+        raise ValueError(f"the triton backend needs a float32 table on a GPU, not {table.dtype} on {table.device}")
+    kind = table.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+    return _Encode.apply(x_unit.float().contiguous(), table, layout, dtype)
+
+
+class _Encode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_unit: Tensor, table: Tensor, layout: GridLayout, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(x_unit)
+        ctx.layout = layout
+        out = torch.empty(len(x_unit), len(layout.scales) * layout.features, dtype=dtype, device=table.device)
+        programs, options = _launch(len(x_unit), layout)
+        with torch.cuda.device_of(table):
+            if len(x_unit):
+                _forward[programs](x_unit, table, out, *_on_device(layout, table.device), len(x_unit), **options)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor, None, None]:
+        (x_unit,), layout = ctx.saved_tensors, ctx.layout
+        if grad_out.stride(1) != 1:  # half of a concatenation is fine, an expanded scalar is not
+            grad_out = grad_out.contiguous()
+        # Dense, since the optimiser reads all of it. Autograd keeps it as table.grad when there is none yet, else it
+        # adds it to what is there, which costs as much again: zero gradients by setting them to None.
+        grad_table = torch.zeros(int(layout.offsets[-1]) * layout.features, device=x_unit.device)
+        programs, options = _launch(len(x_unit), layout)
+        with torch.cuda.device_of(x_unit):
+            if len(x_unit):
+                numbers = _on_device(layout, x_unit.device)
+                _backward[programs](x_unit, grad_out, grad_table, *numbers, len(x_unit), grad_out.stride(0), **options)
+        return None, grad_table, None, None
+
+
+def _launch(count: int, layout: GridLayout) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Programs (blocks of points, levels), and what the kernels are compiled for."""
+    columns = triton.next_power_of_2(layout.features)
+    points = 32 * _WARPS * _VECTORS * min(columns, 4) // columns
+    sizes = {"FEATURES": layout.features, "COLUMNS": columns, "POINTS": points}
+    return (triton.cdiv(count, points), len(layout.scales)), {**sizes, "num_warps": _WARPS, "enable_fp_fusion": True}
+
+
+# Kept as long as the layout, because captured graphs go on reading these tensors.
+_uploaded: WeakKeyDictionary[GridLayout, dict[torch.device, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+
+
+def _on_device(layout: GridLayout, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scales (L,) float32, and (L, 4) int64: resolution, size, first entry, whether it is hashed."""
+    uploaded = _uploaded.setdefault(layout, {})
+    if device not in uploaded:
+        rows = zip(layout.resolutions, layout.sizes, layout.offsets, layout.hashed)  # one offset more than levels
+        sizes = torch.tensor([[int(number) for number in row] for row in rows])
+        uploaded[device] = torch.from_numpy(layout.scales).to(device), sizes.to(device)
+    return uploaded[device]
