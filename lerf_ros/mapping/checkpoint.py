@@ -51,6 +51,7 @@ def write(path: Path, saved: SavedMap) -> None:
         "format": FORMAT_VERSION,
         "encoder": saved.encoder,
         "embed_dim": saved.store.embed_dim,
+        "dense_dim": saved.store.dense_dim,
         "steps": saved.steps,
         "config": saved.config.values(),
         "camera": asdict(saved.store.camera),
@@ -91,9 +92,10 @@ def read(path: Path, embed_dim: int, encoder: str, device: torch.device) -> Save
         config = MapperConfig().override(index["config"])
         camera = Camera(**index["camera"])
         bounds = SceneBounds(tuple(index["bounds"]["center"]), index["bounds"]["radius"])
-        fields = MapFields(config, embed_dim)
+        dense_dim = index.get("dense_dim", 0)  # maps without dense features do not say
+        fields = MapFields(config, embed_dim, dense_dim)
         fields.load_state_dict(load_file(path / _FIELDS))
-        store = KeyframeStore(config, camera, embed_dim, device)
+        store = KeyframeStore(config, camera, embed_dim, device, dense_dim)
         store.restore(load_file(path / _KEYFRAMES), index["keyframes"])
         return SavedMap(config, bounds, fields.to(device), store, encoder, int(index["steps"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:

@@ -126,6 +126,7 @@ class LossConfig:
     distortion: float = 0.002
     interlevel: float = 1.0  # trains proposal networks, and nothing else
     language: float = 0.1  # LERF's
+    dino: float = 0.05  # of 1 for a head that knows only the mean feature; the language loss of one is about as large
     exposure: float = 0.1  # pulls the gains to 1
 
 
@@ -151,6 +152,15 @@ class PyramidConfig:
     strides: tuple[float, ...] | None = None  # stride / crop side; LERF's when unset
     batch: int = 256  # crops per unit of work
     time_share: float = 0.4  # of the working time, while crops wait
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """Dense features of whole images, which regularise the language field (LERF: DINO); see `features.dense`."""
+
+    model: str = "none"  # none, auto, clip-tokens or a vision transformer of timm
+    pretrained: str = ""  # weights file; empty: timm's own weights
+    rows: int = 30  # of patches over the image height
 
 
 @dataclass(frozen=True)
@@ -189,6 +199,7 @@ class MapperConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    dense: DenseConfig = field(default_factory=DenseConfig)
     surface: SurfaceConfig = field(default_factory=SurfaceConfig)
     voxel: VoxelConfig = field(default_factory=VoxelConfig)
 
@@ -311,6 +322,7 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "pyramid.fractions": (0.125, 0.2, 0.3, 0.4, 0.5),
     "pyramid.strides": (0.62, 0.5, 0.5, 0.5, 0.5),
     "pyramid.batch": 64,
+    "dense.rows": 15,
 }
 _BASE = MapperConfig()  # LERF's sizes
 PRESETS: dict[str, MapperConfig] = {"cpu": _BASE.override(_CPU), "robot": _BASE.override(_ROBOT), "base": _BASE}

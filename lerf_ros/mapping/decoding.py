@@ -62,6 +62,13 @@ class LanguageFeatures:
         embeds = self.field.embed(self.features.flatten(0, 1), scale.flatten())
         return normalize(accumulate(self.weights, embeds.view(*self.weights.shape, -1)), dim=-1)
 
+    def dino(self) -> Tensor | None:
+        """Dense features (N, D_dino) of the rays, which need not be of unit length; None without a DINO head."""
+        dino = self.field.dino(self.features.flatten(0, -2))
+        if dino is None or self.weights is None:
+            return dino
+        return accumulate(self.weights, dino.view(*self.weights.shape, -1))
+
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T) of texts (T, D) with :meth:`embed` at each of the scales (S,)."""
         return self.field.similarity(self.features, scales.to(self.t), text_embeds.to(self.t), self.weights)

@@ -21,13 +21,14 @@ class MapFields(nn.Module):
 
     Args:
         embed_dim: D of the encoder; 0 for a map of colours and depth only.
+        dense_dim: of the dense features that regularise language; 0 for none.
 
     Attributes:
         language: None when embed_dim is 0.
         exposure: None when `radiance.exposure` is off.
     """
 
-    def __init__(self, config: MapperConfig, embed_dim: int) -> None:
+    def __init__(self, config: MapperConfig, embed_dim: int, dense_dim: int = 0) -> None:
         super().__init__()
         radiance, language = config.radiance, config.language
         self.scene = config.scene
@@ -47,6 +48,7 @@ class MapFields(nn.Module):
                 embed_dim,
                 language.hidden,
                 language.layers,
+                dense_dim,
                 scale_input=language.scale,
             )
             if embed_dim

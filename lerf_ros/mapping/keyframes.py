@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lerf_ros.features.dense import DenseGrid
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import Pose
@@ -18,7 +19,8 @@ _POINT_STRIDE = 32  # every n-th pixel is enough to see which volume the keyfram
 
 
 class KeyframeStore:
-    """`keyframe.capacity` slots for keyframes of one image size, with the embeddings of their crops.
+    """`keyframe.capacity` slots for keyframes of one image size, with the embeddings of their crops and, if wanted, the
+    dense features of the whole images.
 
     Slots 0 .. count-1 are in use. When all are, a new keyframe takes the slot of the most redundant one: of the two
     keyframes that are closest to each other, the one whose next neighbour is closer too. New ones are never refused.
@@ -30,24 +32,29 @@ class KeyframeStore:
 
     Args:
         embed_dim: D of the encoder; 0 for a map without language.
+        dense_dim: of the dense features; 0 for none.
 
     Attributes (K = capacity, L = pyramid levels, D = embedding size; all on `device`):
         images (K, H, W, 3) uint8; depth_z (K, H, W) float16 metres, NaN where not measured (to 2 mm below 4 m);
         poses (K, 4, 4) float64 T_world_camera; intrinsics (K, 4) float32 fx, fy, cx, cy in pixels;
         embeds (K, crops, D) float16, one per crop in the order of the pyramid layout; valid (K, L) bool;
+        dense (K, rows, columns, dense_dim) float16 on the cells of dense_grid; dense_valid (K,) bool;
         recent (R,) int64 and recent_count () int64: slots of new keyframes, those of the last R that training has seen
         for less than `replay.recent_steps` steps, come first;
         language (K,) int64 and language_count () int64: slots with at least one valid level come first;
         count () int64: slots in use.
     """
 
-    def __init__(self, config: MapperConfig, camera: Camera, embed_dim: int, device: torch.device | str) -> None:
+    def __init__(
+        self, config: MapperConfig, camera: Camera, embed_dim: int, device: torch.device | str, dense_dim: int = 0
+    ) -> None:
         capacity = config.keyframe.capacity
         self.config = config.keyframe
         self._recent_steps = config.replay.recent_steps
         self.camera = camera
-        self.embed_dim = embed_dim
+        self.embed_dim, self.dense_dim = embed_dim, dense_dim
         self.layout = PyramidLayout.build(camera.height, camera.width, config.pyramid.fractions, config.pyramid.strides)
+        self.dense_grid = DenseGrid.build(camera.height, camera.width, config.dense.rows)
         crops, levels = (self.layout.total if embed_dim else 0), len(self.layout.levels)
         self.images = torch.empty(capacity, camera.height, camera.width, 3, dtype=torch.uint8, device=device)
         self.depth_z = torch.empty(capacity, camera.height, camera.width, dtype=torch.float16, device=device)
@@ -55,6 +62,9 @@ class KeyframeStore:
         self.intrinsics = torch.zeros(capacity, 4, device=device)
         self.embeds = torch.zeros(capacity, crops, embed_dim, dtype=torch.float16, device=device)
         self.valid = torch.zeros(capacity, levels, dtype=torch.bool, device=device)
+        cells = (self.dense_grid.rows, self.dense_grid.columns) if dense_dim else (0, 0)
+        self.dense = torch.zeros(capacity, *cells, dense_dim, dtype=torch.float16, device=device)
+        self.dense_valid = torch.zeros(capacity, dtype=torch.bool, device=device)
         self.recent = torch.zeros(config.replay.recent_keyframes, dtype=torch.int64, device=device)
         self.recent_count = torch.zeros((), dtype=torch.int64, device=device)
         self.language = torch.zeros(capacity, dtype=torch.int64, device=device)
@@ -69,6 +79,7 @@ class KeyframeStore:
         self._step = 0
         self._poses = np.zeros((capacity, 4, 4))  # host copies: decisions never wait for the device
         self._valid = np.zeros((capacity, levels), bool)
+        self._dense_valid = np.zeros(capacity, bool)
         self._has_depth = np.zeros(capacity, bool)
         self._distances = np.full((capacity, capacity), np.inf)
         self._cells: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * capacity
@@ -80,7 +91,7 @@ class KeyframeStore:
     @property
     def memory_bytes(self) -> int:
         """Upper bound of the device memory of all slots."""
-        buffers = (self.images, self.depth_z, self.poses, self.intrinsics, self.embeds, self.valid)
+        buffers = [getattr(self, name) for name in self._saved]
         return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
 
     @property
@@ -97,6 +108,16 @@ class KeyframeStore:
     def has_language(self) -> bool:
         """Whether any level of any keyframe has been encoded."""
         return bool(self._valid[: len(self)].any())
+
+    @property
+    def host_dense_valid(self) -> NDArray[np.bool_]:
+        """(count,) which slots have dense features."""
+        return self._dense_valid[: len(self)]
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether any keyframe has dense features."""
+        return bool(self.host_dense_valid.any())
 
     @property
     def all_have_depth(self) -> bool:
@@ -142,7 +163,7 @@ class KeyframeStore:
         self.intrinsics[slot].copy_(torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]))
         self.stamps_ns[slot] = frame.stamp_ns
         self.generations[slot] += 1
-        self._valid[slot] = False
+        self._valid[slot] = self._dense_valid[slot] = False
         self._has_depth[slot] = frame.depth_z is not None
         self._register(slot, frame.T_world_camera, cells_seen(frame, self.config.unseen_voxel))
         return slot, self.generations[slot]
@@ -169,10 +190,19 @@ class KeyframeStore:
         self._publish()
         return True
 
+    def write_dense(self, slot: int, generation: int, features: Tensor) -> bool:
+        """Writes the dense features (rows, columns, dense_dim) of a keyframe; False as for `write_embeds`."""
+        if self.generations[slot] != generation:
+            return False
+        self.dense[slot].copy_(features)
+        self._dense_valid[slot] = True
+        self._publish()
+        return True
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
         """Tensors and plain values of the slots in use, for saving."""
         n = len(self)
-        tensors = {name: getattr(self, name)[:n].cpu() for name in self._SAVED}
+        tensors = {name: getattr(self, name)[:n].cpu() for name in self._saved}
         plain = {
             "generations": self.generations[:n],
             "stamps_ns": self.stamps_ns[:n],
@@ -185,18 +215,23 @@ class KeyframeStore:
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, list[int]]) -> None:
         """Fills an empty store with a saved `state` of the same image size and at most as many slots."""
         n = len(plain["generations"])
-        for name in self._SAVED:
+        for name in self._saved:
             getattr(self, name)[:n].copy_(tensors[name])
         self.generations[:n] = plain["generations"]
         self.stamps_ns[:n] = plain["stamps_ns"]
         self._valid[:n] = tensors["valid"].numpy()
+        if self.dense_dim:
+            self._dense_valid[:n] = tensors["dense_valid"].numpy()
         self._has_depth[:n] = torch.isfinite(tensors["depth_z"]).flatten(1).any(dim=1).numpy()
         ends = np.cumsum(plain["cell_counts"])[:-1]
         cells = np.split(tensors["cells"].numpy(), ends)
         for slot in reversed(plain["newest_first"]):
             self._register(slot, tensors["poses"][slot].numpy(), cells[slot])
 
-    _SAVED = ("images", "depth_z", "poses", "intrinsics", "embeds", "valid")
+    @property
+    def _saved(self) -> tuple[str, ...]:
+        names = ("images", "depth_z", "poses", "intrinsics", "embeds", "valid")
+        return (*names, "dense", "dense_valid") if self.dense_dim else names
 
     def _most_redundant(self) -> int:
         nearest = np.sort(self._distances, axis=1)[:, :2]
@@ -219,6 +254,7 @@ class KeyframeStore:
     def _publish(self) -> None:
         """Brings what a training step reads up to date on the device."""
         self.valid.copy_(torch.from_numpy(self._valid))
+        self.dense_valid.copy_(torch.from_numpy(self._dense_valid))
         self.recent[: len(self._new)].copy_(torch.tensor(self._new, dtype=torch.int64))
         self.recent_count.fill_(len(self._new))
         with_language = np.flatnonzero(self._valid.any(axis=1))

@@ -8,6 +8,7 @@ from torch import Tensor
 from lerf_ros.render.resampling import Histogram
 
 _CHARBONNIER_EPSILON = 1e-3
+_LEAST_DENSE_VARIANCE = 0.01
 
 
 def colour_loss(rgb: Tensor, target: Tensor) -> Tensor:
@@ -97,3 +98,23 @@ def language_loss(embeds: Tensor, targets: Tensor) -> Tensor:
     supervised = targets.any(dim=-1)
     cosines = (embeds * targets).sum(dim=-1)
     return torch.where(supervised, 1 - cosines, 0.0).sum() / supervised.sum().clamp_min(1)
+
+
+def dino_loss(features: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+    """Share of the targets' variance that is not explained: sum |f - f'|^2 / sum |f' - mean f'|^2 over known rays.
+
+    1 for features that are everywhere the mean, 0 for perfect ones, whatever their number of dimensions, length and
+    common offset; LERF's code sums squares over 384 dimensions, which dwarfs its language loss. Rays that all see much
+    the same (a bare wall) say little: their variance counts as at least 1 % of unit features' squared length.
+
+    Args:
+        features: (R, D).
+        targets: (R, D), of about unit length.
+        known: (R,) bool, rays with a target.
+    """
+    count = known.sum().clamp_min(1)
+    weights = known[:, None].float()
+    mean = (targets * weights).sum(dim=0) / count
+    spread = ((targets - mean).square() * weights).sum()
+    error = ((features - targets).square() * weights).sum()
+    return error / spread.maximum(_LEAST_DENSE_VARIANCE * count)

@@ -62,6 +62,7 @@ class Mapper:
         embed_dim: D of the encoder; 0 for a map of colours and depth only.
         device: torch device.
         seed: of initial values and random rays; sets torch's global seed.
+        dense_dim: of the dense features that regularise language; 0 for none.
 
     Attributes:
         version: grows with every change of the map.
@@ -76,13 +77,15 @@ class Mapper:
         embed_dim: int,
         device: torch.device | str,
         seed: int = 0,
+        dense_dim: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.config = config
         self.embed_dim = embed_dim
+        self.dense_dim = dense_dim
         self.device = torch.device(device)
         self.version = 0
-        self.fields = MapFields(config, embed_dim).to(self.device)
+        self.fields = MapFields(config, embed_dim, dense_dim).to(self.device)
         self.store: KeyframeStore | None = None
         self.bounds: SceneBounds | None = None
         self._trainer: Trainer | None = None
@@ -200,6 +203,7 @@ class Mapper:
         saved = checkpoint.read(Path(path), self.embed_dim, encoder, self.device)
         self.config, self.fields = saved.config, saved.fields
         self.store, self._surface = saved.store, None
+        self.dense_dim = saved.store.dense_dim
         self._selector = KeyframeSelector(saved.config.keyframe)
         self._points = self._points_outside = 0
         self._bound(saved.bounds)
@@ -208,7 +212,7 @@ class Mapper:
         self.version += 1
 
     def _reserve(self, camera: Camera) -> None:
-        self.store = KeyframeStore(self.config, camera, self.embed_dim, self.device)
+        self.store = KeyframeStore(self.config, camera, self.embed_dim, self.device, self.dense_dim)
 
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None
@@ -239,7 +243,7 @@ class Mapper:
         if outside <= _MUCH_OUTSIDE * len(points):
             return
         if self.config.scene.radius is None:
-            self.fields = MapFields(self.config, self.embed_dim).to(self.device)
+            self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
             self._bound(enclosing(self.config.scene, self.store.seen_points()))
             self._points = self._points_outside = 0
             _LOG.info("the mapped volume grew to a radius of %.1f m; training starts anew", self.bounds.radius)

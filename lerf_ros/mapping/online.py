@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from lerf_ros.features.dense import load_dense
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.mapper import KeyframeDecision, Mapper
 from lerf_ros.mapping.training import StepStats
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,25 +31,41 @@ class _Crops:
     start: int
 
 
+@dataclass(frozen=True)
+class _Image:
+    """A keyframe whose dense features are still to be encoded."""
+
+    slot: int
+    generation: int
+
+
 class OnlineMapper:
     """A `Mapper` and the encoder that feeds it. One thread drives it.
 
     Crops of keyframes are encoded from coarse to fine levels, within a level the newest keyframes first: language comes
-    up everywhere quickly and sharpens later. While crops wait, `pyramid.time_share` of the working time encodes them
-    and the rest trains.
+    up everywhere quickly and sharpens later. Dense features, where `dense.model` wants them, come after the coarsest
+    level: they are no answer by themselves, but cost little and regularise all that follows. While anything waits,
+    `pyramid.time_share` of the working time encodes it and the rest trains.
 
     Args:
         encoder: on the same device.
+
+    Raises:
+        EncoderError: `dense.model` cannot be loaded.
     """
 
     def __init__(self, config: MapperConfig, encoder: Encoder, device: torch.device | str, seed: int = 0) -> None:
-        self._config, self._device, self._seed = config, torch.device(device), seed
+        self._device, self._seed = torch.device(device), seed
         self.encoder = encoder
+        self._dense = load_dense(config.dense.model, config.dense.pretrained, device, encoder)
+        # a map knows which features it was made with, whatever "auto" means elsewhere
+        self._config = config if self._dense is None else config.override({"dense.model": self._dense.name})
         self.reset()
 
     def reset(self) -> None:
         """Forgets the map and begins a new one with the settings that this object was made with."""
-        self.mapper = Mapper(self._config, None, self.encoder.embed_dim, self._device, self._seed)
+        dense_dim = self._dense.dim if self._dense is not None else 0
+        self.mapper = Mapper(self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim)
         self._begun: _Crops | None = None
         self._encoding_time = self._training_time = 0.0
 
@@ -53,20 +74,23 @@ class OnlineMapper:
         return self.mapper.add_frame(frame)
 
     def advance(self) -> StepStats | None:
-        """One unit of work: a training step, or a batch of crops (returns None). Before a keyframe there is none."""
+        """One unit of work: a training step, or encoding (returns None). Before a keyframe there is none."""
         store = self.mapper.store
         if store is None or len(store) == 0:
             return None
-        crops = self._next_crops(store)
-        if crops is None:
+        waiting = self._next_to_encode(store)
+        if waiting is None:
             self._encoding_time = self._training_time = 0.0
         share = self.mapper.config.pyramid.time_share
         begun = time.monotonic()
-        if crops is not None and self._encoding_time * (1 - share) <= self._training_time * share:
+        if waiting is not None and self._encoding_time * (1 - share) <= self._training_time * share:
             self._settle()  # queued training steps are not the encoder's time
             self._training_time += time.monotonic() - begun
             begun = time.monotonic()
-            self._encode(store, crops)
+            if isinstance(waiting, _Crops):
+                self._encode_crops(store, waiting)
+            else:
+                self._encode_image(store, waiting)
             self._settle()
             self._encoding_time += time.monotonic() - begun
             return None
@@ -88,28 +112,50 @@ class OnlineMapper:
         self.mapper.save(path, self.encoder.name)
 
     def load(self, path: Path | str) -> None:
-        """As `Mapper.load`; a map of another encoder is refused. Crops that were not encoded yet are encoded now."""
+        """As `Mapper.load`; a map of another encoder is refused. What was not encoded yet is encoded now.
+
+        Dense features of another kind than the present ones stay as they are; new keyframes get none.
+        """
         self.mapper.load(path, self.encoder.name)
         self._begun = None
+        if self._dense is not None and not self._encodes_dense:
+            _LOG.warning(
+                "the map %s was made with the dense features '%s', not '%s': its new keyframes get none",
+                path,
+                self.mapper.config.dense.model,
+                self._dense.name,
+            )
 
-    def _next_crops(self, store: KeyframeStore) -> _Crops | None:
-        """What to encode next: the level begun, else the coarsest level missing anywhere, of the newest keyframe."""
+    @property
+    def _encodes_dense(self) -> bool:
+        """Whether the map takes the dense features that are loaded."""
+        wanted = self.mapper.config.dense.model, self.mapper.dense_dim
+        return self._dense is not None and wanted == (self._dense.name, self._dense.dim)
+
+    def _next_to_encode(self, store: KeyframeStore) -> _Crops | _Image | None:
+        """What to encode next: the level begun, else the coarsest level missing anywhere, of the newest keyframe, with
+        dense features after the coarsest level of all."""
         begun = self._begun
         if begun is not None and store.generations[begun.slot] == begun.generation:
             return begun
         missing = ~store.host_valid
-        for level in reversed(range(len(store.layout.levels))):
+        without_dense = ~store.host_dense_valid
+        coarsest = len(store.layout.levels) - 1
+        for level in range(coarsest, -1, -1):
             for slot in store.newest_first:
                 if missing[slot, level]:
                     return _Crops(slot, store.generations[slot], level, 0)
+            if level == coarsest and self._encodes_dense:
+                for slot in store.newest_first:
+                    if without_dense[slot]:
+                        return _Image(slot, store.generations[slot])
         return None
 
     @torch.no_grad()
-    def _encode(self, store: KeyframeStore, crops: _Crops) -> None:
+    def _encode_crops(self, store: KeyframeStore, crops: _Crops) -> None:
         level = store.layout.levels[crops.level]
         stop = min(crops.start + self.mapper.config.pyramid.batch, level.count)
-        image = store.images[crops.slot].permute(2, 0, 1).float() / 255
-        cut = store.layout.crops(image, crops.level, crops.start, stop, self.encoder.image_size)
+        cut = store.layout.crops(_colours(store, crops.slot), crops.level, crops.start, stop, self.encoder.image_size)
         embeds = self.encoder.encode_images(cut)
         store.write_embeds(crops.slot, crops.generation, level.offset + crops.start, embeds)
         if stop == level.count:
@@ -119,7 +165,17 @@ class OnlineMapper:
             self._begun = _Crops(crops.slot, crops.generation, crops.level, stop)
         self.mapper.version += 1
 
+    def _encode_image(self, store: KeyframeStore, image: _Image) -> None:
+        assert self._dense is not None
+        features = self._dense.encode(_colours(store, image.slot)[None], store.dense_grid)[0]
+        store.write_dense(image.slot, image.generation, features)
+
     def _settle(self) -> None:
         """Waits for the device, so that its time is booked where it belongs."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def _colours(store: KeyframeStore, slot: int) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    return store.images[slot].permute(2, 0, 1).float() / 255

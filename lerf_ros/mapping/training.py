@@ -32,6 +32,7 @@ class StepStats:
     colour: Tensor
     depth: Tensor
     language: Tensor
+    dino: Tensor
 
 
 class Trainer:
@@ -58,13 +59,13 @@ class Trainer:
     def step(self) -> StepStats:
         """Draws rays, renders them, takes one Adam step."""
         self._set_rates()
-        terms = self._captured.run((self._guided_rays(), self._store.has_language))
+        terms = self._captured.run((self._guided_rays(), self._store.has_language, self._learns_dense()))
         self.steps += 1
         self._store.tick()
         return StepStats(self.steps, *terms)
 
     def _work(self) -> tuple[Tensor, ...]:
-        """The step on the device: loss, colour, depth and language, as in `StepStats`."""
+        """The step on the device: loss, colour, depth, language and dino, as in `StepStats`."""
         rays, guided = self._config.sampling.rays, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         t_edges, histograms = self._edges(batch, guided)
@@ -89,21 +90,24 @@ class Trainer:
             loss = loss + weight.interlevel * losses.interlevel_loss(free.t_edges, free.weights, histogram)
         if self._fields.exposure is not None:
             loss = loss + weight.exposure * self._fields.exposure.log_gains.square().mean()
-        language = torch.zeros_like(loss)
+        language, dino = torch.zeros_like(loss), torch.zeros_like(loss)
         if self._language_rays and self._store.has_language:
-            language = self._language_loss(batch, marched)
-            loss = loss + weight.language * language
+            language, dino = self._language_losses(batch, marched)
+            loss = loss + weight.language * language + weight.dino * dino
 
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
-        return loss.detach(), colour.detach(), depth.detach(), language.detach()
+        return loss.detach(), colour.detach(), depth.detach(), language.detach(), dino.detach()
 
     def _guided_rays(self) -> int:
         """Rays sampled around their measured depth: all but `sampling.depth_free_share`; none when there are keyframes
         without depth."""
         sampling = self._config.sampling
         return round(sampling.rays * (1 - sampling.depth_free_share)) if self._store.all_have_depth else 0
+
+    def _learns_dense(self) -> bool:
+        return self._config.loss.dino > 0 and self._store.has_dense
 
     def _edges(self, batch: RayBatch, guided: int) -> tuple[Tensor, tuple[Histogram, ...]]:
         """Sample intervals: the first `guided` rays around their measured depth, the others as in rendering. A guided
@@ -121,8 +125,8 @@ class Trainer:
         proposed, histograms = self._fields.propose(others, sampling.samples, jitter=True)
         return torch.cat([around_depth, proposed]), histograms
 
-    def _language_loss(self, batch: RayBatch, marched: March) -> Tensor:
-        """Language at a random crop size of the encoded range, on the first rays of the batch."""
+    def _language_losses(self, batch: RayBatch, marched: March) -> tuple[Tensor, Tensor]:
+        """Language at a random crop size of the encoded range, and dense features, on the first rays of the batch."""
         assert self._fields.language is not None
         rays = slice(self._language_rays)
         slots, layout = batch.slots[rays], self._store.layout
@@ -132,7 +136,12 @@ class Trainer:
         focal_px = self._store.intrinsics[slots, 1]
         t = features.t.movedim(0, -1)  # rays last: one or several features a ray
         scale = self._crop_scale.of(crop_px, t, batch.z_per_t[rays], focal_px).movedim(-1, 0)
-        return losses.language_loss(features.embed(scale), targets)
+        language = losses.language_loss(features.embed(scale), targets)
+        dino = features.dino() if self._learns_dense() else None
+        if dino is None:
+            return language, torch.zeros_like(language)
+        dense = self._store.dense_grid.interpolate(self._store.dense, slots, batch.uv[rays])
+        return language, losses.dino_loss(dino, dense, self._store.dense_valid[slots])
 
     def _set_rates(self) -> None:
         share = rate_share(self.steps, self._config.optimiser)

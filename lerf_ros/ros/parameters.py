@@ -74,6 +74,13 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         "encoder.model", "mini", "'mini' (built in, works offline, a few hundred words) or an open_clip model name"
     ),
     Parameter("encoder.pretrained", "", "open_clip's pretrained tag or the path of a local file; empty for 'mini'"),
+    Parameter(
+        "dense.model",
+        "",
+        "features of whole images that sharpen language: none, auto, clip-tokens (built in) or a timm ViT, "
+        "e.g. vit_small_patch8_224.dino; empty: the preset's",
+    ),
+    Parameter("dense.pretrained", "", "weights file for a timm ViT; empty: downloaded once"),
     Parameter("map.frame", "map", "frame of poses and targets, z up"),
     Parameter("map.path", "lerf_map", "folder that save_map and load_map use when the request names none"),
     Parameter("map.load", False, "load map.path when the node is configured"),
@@ -185,6 +192,9 @@ def mapper_config(parameters: Parameters, preset: str) -> MapperConfig:
     ):
         if parameters[name] > 0:
             values[setting] = parameters[name]
+    for name in ("dense.model", "dense.pretrained"):
+        if parameters[name]:
+            values[name] = parameters[name]
     for override in filter(None, parameters["map.overrides"]):
         setting, equals, value = override.partition("=")
         if not equals:
