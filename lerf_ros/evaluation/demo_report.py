@@ -52,7 +52,7 @@ def outcome_table(outcomes: Sequence[Outcome], truth: bool) -> str:
 
 def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Path, truth: bool) -> None:
     """Writes `query_NN_text.png` for each outcome (the camera view that shows its target best, with relevancy painted
-    over it and the target marked) and `map.png` (the room from above, every target named)."""
+    over it and the target marked) and, with depth, `map.png` (the room from above, every target named)."""
     store = online.mapper.store
     if store is None:
         raise ValueError("the map has no keyframe to draw")
@@ -76,6 +76,8 @@ def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Pa
         name = f"query_{number:02d}_{answer.text.replace(' ', '_')}.png"
         _write(folder / name, caption(image, text))
     points, colours = _point_cloud(images, depth_z, poses, camera)
+    if len(points) == 0:  # a recording without depth
+        return
     R_upright_world = upright(poses)
     points = points @ R_upright_world.T
     marks = [Mark(mark.name, R_upright_world @ mark.position, mark.right) for mark in marks]

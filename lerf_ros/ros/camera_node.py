@@ -20,10 +20,11 @@ from lerf_ros.ros.conversions import (
 )
 from lerf_ros.ros.parameters import Parameter, Parameters
 from lerf_ros.ros.process import spin_until_shutdown
-from lerf_ros.world.source import open_source
+from lerf_ros.world.source import is_held_out, open_source
 
 CAMERA_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("source", "room:1", "'room:SEED' or the folder of a recording"),
+    Parameter("world_scale", 0.0, "m per scene unit of a nerfstudio folder; 0: NerfstudioFolder's", 0.0, 1e6),
     Parameter(
         "pace",
         "real_time",
@@ -49,7 +50,8 @@ class CameraNode(Node):
     Publishers:
         ~/image (sensor_msgs/Image): rgb8.
         ~/camera_info (sensor_msgs/CameraInfo): with every image.
-        ~/depth (sensor_msgs/Image): registered to the image; 32FC1 (m) or 16UC1 (mm).
+        ~/depth (sensor_msgs/Image): registered to the image; 32FC1 (m) or 16UC1 (mm). A source without depth has no
+            such topic, so that nobody waits for it.
         ~/pose (geometry_msgs/PoseStamped): optical camera frame in the map.
 
     Subscriptions (only with the pace 'consumed'):
@@ -65,15 +67,16 @@ class CameraNode(Node):
     def __init__(self) -> None:
         super().__init__("camera")
         self._settings = Parameters(self, CAMERA_PARAMETERS)
-        self._source = open_source(self._settings["source"])
+        self._source = open_source(self._settings["source"], self._settings["world_scale"] or None)
         holdout = self._settings["holdout"]
-        self._indices = [i for i in range(len(self._source)) if not holdout or i % holdout]
+        self._indices = [i for i in range(len(self._source)) if not is_held_out(i, holdout)]
         if not self._indices:
             raise ValueError(f"source '{self._source.name}' has no frame to publish (holdout: {holdout})")
         qos = QoSProfile(depth=10)  # reliable: also serves best-effort subscribers
         self._image = self.create_publisher(Image, "~/image", qos)
         self._info = self.create_publisher(CameraInfo, "~/camera_info", qos)
-        self._depth = self.create_publisher(Image, "~/depth", qos)
+        with_depth = self._settings["depth_encoding"] != "none" and self._source[self._indices[0]].depth_z is not None
+        self._depth = self.create_publisher(Image, "~/depth", qos) if with_depth else None
         self._pose = self.create_publisher(PoseStamped, "~/pose", qos)
 
         self.finished = False
@@ -123,9 +126,8 @@ class CameraNode(Node):
         stamped = header(stamp_ns, self._settings["camera_frame"])
         self._info.publish(camera_info_message(frame.camera, stamped))
         self._pose.publish(pose_stamped_message(frame.T_world_camera, header(stamp_ns, self._settings["map_frame"])))
-        encoding = self._settings["depth_encoding"]
-        if frame.depth_z is not None and encoding != "none":
-            self._depth.publish(depth_message(frame.depth_z, stamped, encoding))
+        if frame.depth_z is not None and self._depth is not None:
+            self._depth.publish(depth_message(frame.depth_z, stamped, self._settings["depth_encoding"]))
         self._image.publish(image_message(frame.image, stamped))
         self._next += 1
         self._published += 1

@@ -17,7 +17,6 @@ from pathlib import Path
 from ament_index_python.packages import get_package_prefix
 
 from lerf_ros.evaluation.demo_report import outcome_table, report_heldout, write_pictures
-from lerf_ros.evaluation.heldout import HELD_OUT_EVERY
 from lerf_ros.evaluation.localization import Score, judge
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
@@ -27,7 +26,7 @@ from lerf_ros.query.targets import Answer
 from lerf_ros.ros.client import ClientError, LerfClient
 from lerf_ros.ros.messages import answer_from_response
 from lerf_ros.world.room import Room
-from lerf_ros.world.source import open_source
+from lerf_ros.world.source import HELD_OUT_EVERY, open_source
 from lerf_ros.world.truth import TruthQuery
 
 REQUIRED_ACCURACY = 0.8

@@ -11,6 +11,8 @@ from lerf_ros.world.nerfstudio import TRANSFORMS, NerfstudioFolder
 from lerf_ros.world.recordings import RgbdFolder
 from lerf_ros.world.room import Room
 
+HELD_OUT_EVERY = 8
+
 
 class FrameSource(Protocol):
     """A finite, ordered stream of posed frames from one camera."""
@@ -22,6 +24,12 @@ class FrameSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Frame: ...
+
+
+def is_held_out(index: int, every: int = HELD_OUT_EVERY) -> bool:
+    """Whether a frame of a recording is kept out of training: frames 0, n, 2n, ...; none for n = 0. Every 8th is what
+    nerfstudio and the figures of LERF take."""
+    return every > 0 and index % every == 0
 
 
 def open_source(spec: str, world_scale: float | None = None) -> FrameSource:

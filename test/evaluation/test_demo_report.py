@@ -1,9 +1,14 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
-from lerf_ros.evaluation.demo_report import outcome_table, upright
+from lerf_ros.evaluation.demo_report import outcome_table, upright, write_pictures
 from lerf_ros.evaluation.localization import judge
+from lerf_ros.geometry.camera import Camera
 from lerf_ros.query.targets import Answer
+from lerf_ros.world.poses import look_at
 from lerf_ros.world.truth import TruthQuery
 
 
@@ -29,3 +34,18 @@ def test_table_names_unknown_words_and_keeps_verdicts_to_where_there_is_truth():
     with_truth, without = outcome_table(outcomes, truth=True), outcome_table(outcomes, truth=False)
     assert "does not know: zeppelin" in with_truth and "rightly not found" in with_truth
     assert "rightly" not in without
+
+
+@pytest.mark.parametrize("depth", [2.0, np.nan])
+def test_a_map_from_above_needs_depth(tmp_path, depth):
+    camera = Camera(20.0, 20.0, 15.5, 11.5, 32, 24)
+    images, depth_z = torch.zeros(2, 24, 32, 3, dtype=torch.uint8), torch.full((2, 24, 32), depth)
+    poses = np.stack([look_at(np.array([0.0, 0.0, 1.0]), np.array([3.0, y, 0.5])) for y in (0.0, 0.5)])
+
+    class Store(SimpleNamespace):
+        def __len__(self):
+            return 2
+
+    store = Store(images=images, depth_z=depth_z, host_poses=poses, camera=camera)
+    write_pictures(SimpleNamespace(mapper=SimpleNamespace(store=store)), [], tmp_path, truth=False)
+    assert [path.name for path in tmp_path.iterdir()] == (["map.png"] if np.isfinite(depth) else [])
