@@ -25,8 +25,9 @@ from lerf_ros.field.encoding import PRIMES, GridLayout
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton reads it where a kernel is defined
 _PRIME_Y, _PRIME_Z = tl.constexpr(PRIMES[1]), tl.constexpr(PRIMES[2])
-_WARPS = 4  # per program
-_VECTORS = 1  # of up to 4 features, per thread: with more, Triton exchanges addresses through shared memory
+# Per program. Each thread has one vector of up to 4 features; with more, Triton exchanges addresses through shared
+# memory. With one warp, Triton lays the two vertices of the backward pass beside each other in it.
+_FORWARD_WARPS, _BACKWARD_WARPS = 4, 1
 
 
 @triton.jit
@@ -54,18 +55,19 @@ def _cell(x_unit, scales, sizes, point, inside, level):
 
 
 @triton.jit
-def _corner(x, y, z, fx, fy, fz, resolution, size, hashed, corner: tl.constexpr):
-    """Entry within the level, and trilinear weight, of one of the 8 vertices of each cell."""
-    # Selected, not branched on: a branch would keep the gathers of the 8 corners from being in flight together.
-    y_term = (y + (corner >> 1) % 2) * tl.where(hashed, _PRIME_Y, resolution)
-    z_term = (z + (corner >> 2)) * tl.where(hashed, _PRIME_Z, resolution * resolution)
-    x += corner % 2
+def _entry(x, y, z, resolution, size, hashed):
+    """Entry of a vertex within its level; any shapes that broadcast."""
+    # Selected, not branched on: a branch would keep the gathers of a cell's vertices from being in flight together.
+    y_term = y * tl.where(hashed, _PRIME_Y, resolution)
+    z_term = z * tl.where(hashed, _PRIME_Z, resolution * resolution)
     entry = tl.where(hashed, (x ^ y_term ^ z_term) & (size - 1), x + y_term + z_term)
-    entry = tl.minimum(entry, entry - size)  # beside the cube's upper faces it wraps; otherwise entry - size overflows
-    weight = fx if corner % 2 else 1.0 - fx
-    weight *= fy if (corner >> 1) % 2 else 1.0 - fy
-    weight *= fz if corner >> 2 else 1.0 - fz
-    return entry, weight
+    return tl.minimum(entry, entry - size)  # beside the cube's upper faces it wraps; else entry - size is the larger
+
+
+@triton.jit
+def _weight(fraction, upper):
+    """Of the lower or the upper vertex along one axis."""
+    return tl.where(upper == 1, fraction, 1.0 - fraction)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -79,18 +81,18 @@ def _forward(
     x, y, z, fx, fy, fz, resolution, size, first, hashed = _cell(x_unit, scales, sizes, point, inside, level)
 
     feature = tl.arange(0, COLUMNS)[None, :]
-    wanted = feature < FEATURES
     level_table = table + first * FEATURES
     value = tl.zeros([POINTS, COLUMNS], tl.float32)
     for corner in tl.static_range(8):
-        entry, weight = _corner(x, y, z, fx, fy, fz, resolution, size, hashed, corner)
+        entry = _entry(x + corner % 2, y + corner // 2 % 2, z + corner // 4, resolution, size, hashed)
+        weight = _weight(fx, corner % 2) * _weight(fy, corner // 2 % 2) * _weight(fz, corner // 4)
         address = level_table + entry.to(tl.int64)[:, None] * FEATURES + feature
         if FEATURES == COLUMNS:
             value += weight[:, None] * tl.load(address)
         else:
-            value += weight[:, None] * tl.load(address, mask=wanted, other=0.0)
-    row = out + point[:, None] * (tl.num_programs(1) * FEATURES) + level * FEATURES
-    tl.store(row + feature, value.to(out.dtype.element_ty), mask=inside[:, None] & wanted)
+            value += weight[:, None] * tl.load(address, mask=feature < FEATURES, other=0.0)
+    address = out + point[:, None] * (tl.num_programs(1) * FEATURES) + level * FEATURES + feature
+    tl.store(address, value.to(out.dtype.element_ty), mask=inside[:, None] & (feature < FEATURES))
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -112,15 +114,20 @@ def _backward(
     inside = point < count
     x, y, z, fx, fy, fz, resolution, size, first, hashed = _cell(x_unit, scales, sizes, point, inside, level)
 
-    feature = tl.arange(0, COLUMNS)[None, :]
-    wanted = inside[:, None] & (feature < FEATURES)
-    row = grad_out + point[:, None] * grad_stride + level * FEATURES
-    grad = tl.load(row + feature, mask=wanted, other=0.0).to(tl.float32)
+    # Tiles are (POINTS, 2, COLUMNS): the two vertices along x are mostly neighbours in the table (the hash multiplies x
+    # by 1), so their additions leave in one instruction, to one cache line.
+    feature = tl.arange(0, COLUMNS)[None, None, :]
+    upper = tl.arange(0, 2)[None, :]
+    wanted = inside[:, None, None] & (upper[:, :, None] < 2) & (feature < FEATURES)
+    address = grad_out + point[:, None, None] * grad_stride + level * FEATURES + 0 * upper[:, :, None] + feature
+    grad = tl.load(address, mask=wanted, other=0.0).to(tl.float32)
+    x, fx = x[:, None] + upper.to(tl.uint32), _weight(fx[:, None], upper)
     level_table = grad_table + first * FEATURES
-    for corner in tl.static_range(8):
-        entry, weight = _corner(x, y, z, fx, fy, fz, resolution, size, hashed, corner)
-        address = level_table + entry.to(tl.int64)[:, None] * FEATURES + feature
-        tl.atomic_add(address, weight[:, None] * grad, mask=wanted, sem="relaxed")
+    for yz in tl.static_range(4):
+        entry = _entry(x, (y + yz % 2)[:, None], (z + yz // 2)[:, None], resolution, size, hashed)
+        weight = fx * (_weight(fy, yz % 2) * _weight(fz, yz // 2))[:, None]
+        address = level_table + entry.to(tl.int64)[:, :, None] * FEATURES + feature
+        tl.atomic_add(address, weight[:, :, None] * grad, mask=wanted, sem="relaxed")
 
 
 def encode_triton(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
@@ -145,7 +152,7 @@ class _Encode(torch.autograd.Function):
         ctx.save_for_backward(x_unit)
         ctx.layout = layout
         out = torch.empty(len(x_unit), len(layout.scales) * layout.features, dtype=dtype, device=table.device)
-        programs, options = _launch(len(x_unit), layout)
+        programs, options = _launch(len(x_unit), layout, _FORWARD_WARPS, vertices=1)
         with torch.cuda.device_of(table):
             if len(x_unit):
                 _forward[programs](x_unit, table, out, *_on_device(layout, table.device), len(x_unit), **options)
@@ -160,7 +167,7 @@ class _Encode(torch.autograd.Function):
         # Dense, since the optimiser reads all of it. Autograd keeps it as table.grad when there is none yet, else it
         # adds it to what is there, which costs as much again: zero gradients by setting them to None.
         grad_table = torch.zeros(int(layout.offsets[-1]) * layout.features, device=x_unit.device)
-        programs, options = _launch(len(x_unit), layout)
+        programs, options = _launch(len(x_unit), layout, _BACKWARD_WARPS, vertices=2)
         with torch.cuda.device_of(x_unit):
             if len(x_unit):
                 numbers = _on_device(layout, x_unit.device)
@@ -168,12 +175,12 @@ class _Encode(torch.autograd.Function):
         return None, grad_table, None, None
 
 
-def _launch(count: int, layout: GridLayout) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Programs (blocks of points, levels), and what the kernels are compiled for."""
+def _launch(count: int, layout: GridLayout, warps: int, vertices: int) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Programs (blocks of points, levels), and what a kernel is compiled for that tiles so many vertices per point."""
     columns = triton.next_power_of_2(layout.features)
-    points = 32 * _WARPS * _VECTORS * min(columns, 4) // columns
+    points = 32 * warps // vertices * min(columns, 4) // columns
     sizes = {"FEATURES": layout.features, "COLUMNS": columns, "POINTS": points}
-    return (triton.cdiv(count, points), len(layout.scales)), {**sizes, "num_warps": _WARPS, "enable_fp_fusion": True}
+    return (triton.cdiv(count, points), len(layout.scales)), {**sizes, "num_warps": warps, "enable_fp_fusion": True}
 
 
 # Kept as long as the layout, because captured graphs go on reading these tensors.
