@@ -147,6 +147,8 @@ class _MaximaFinder:
         claimed = np.zeros(peak.shape, bool)  # by a maximum that was looked at
         while len(targets) < self._options.max_targets and (candidate & ~claimed).any():
             seed = int(np.argmax(np.where(candidate & ~claimed, peak, -np.inf)))
+            if peak[seed] < floor:
+                break  # below the map's median nothing stands out
             ridge = self._neighbourhood.component(seed, peak >= _level(peak[seed], floor, self._options.prominence))
             region, scale_index = self._region(seed, values, floor)
             # A region that only smoothing has made is a stray value.

@@ -162,3 +162,9 @@ def test_neighbourhood_smooths_and_connects_over_gaps_below_its_radius_only():
     assert near.smooth(torch.tensor([0.0, 3.0, 0.0, 1.0, 1.0])).tolist() == pytest.approx([1.5, 1.0, 1.5, 1.0, 1.0])
     assert near.component(0, np.ones(5, bool)).tolist() == [0, 1, 2]
     assert near.component(2, np.array([True, False, True, True, True])).tolist() == [2]
+
+
+def test_a_question_that_most_of_the_map_answers_ends():
+    """What lies below the map's median belongs to no maximum, however many targets are wanted."""
+    result = answer([((0.0, 0.0), 0.9, "mug", 1.0, ALL)], "mug", max_targets=3, min_relevancy=0.0)
+    assert len(result.targets) >= 1 and np.linalg.norm(result.targets[0].position[:2]) < 0.9
