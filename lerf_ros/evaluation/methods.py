@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lerf_ros.evaluation.crop_votes import CropVotes
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.camera import Camera, project
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
-from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
 from lerf_ros.mapping.voxels import VoxelMap
 from lerf_ros.query.relevancy import relevancy, scale_sweep, supervised
 from lerf_ros.query.targets import Answer, QueryOptions, find_targets
@@ -55,12 +56,11 @@ class SurfaceMethod:
         self, camera: Camera, T_world_camera: Pose, texts: Sequence[str], stride: int
     ) -> NDArray[np.float32] | None:
         points = self.surface.points
-        scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
+        view = np.zeros((len(texts), *grid_shape(camera, stride)), np.float32)
         pixel, chosen = splat(points.x_world, camera, T_world_camera, stride)
-        known = supervised(scales, points.scale_min, points.scale_max)[:, chosen]
-        shape = len(range(stride // 2, camera.height, stride)), len(range(stride // 2, camera.width, stride))
-        view = np.zeros((len(texts), *shape), np.float32)
-        if len(chosen):
+        if len(chosen) and has_language(points):
+            scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
+            known = supervised(scales, points.scale_min, points.scale_max)[:, chosen]
             similarity = self.surface.similarity(scales, self._embeds(texts))[:, chosen]
             values = best_scale(similarity, known, len(texts), self.encoder)
             view.reshape(len(texts), -1)[:, pixel.cpu().numpy()] = values.cpu().numpy()
@@ -81,10 +81,12 @@ class FieldMethod(SurfaceMethod):
     def relevancy_view(
         self, camera: Camera, T_world_camera: Pose, texts: Sequence[str], stride: int
     ) -> NDArray[np.float32] | None:
-        mapper, points = self._online.mapper, self.surface.points
+        mapper = self._online.mapper
+        if mapper.store is None or not mapper.store.has_language:
+            return np.zeros((len(texts), *grid_shape(camera, stride)), np.float32)
         rendering = mapper.render(camera, T_world_camera, stride=stride, features=True)
         assert rendering.features is not None and rendering.scale_min is not None and rendering.scale_max is not None
-        scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
+        scales = scale_sweep(rendering.scale_min, rendering.scale_max, VIEW_SCALES)  # colours alone: hardly a surface
         similarity = rendering.features.similarity(scales, self._embeds(texts))
         known = supervised(scales, rendering.scale_min, rendering.scale_max)
         values = best_scale(similarity, known, len(texts), self.encoder)
@@ -98,8 +100,21 @@ class VoxelMethod(SurfaceMethod):
         super().__init__("voxels", voxel_average(online).surface(), online.encoder)
 
 
+class CropVotesMethod(SurfaceMethod):
+    """Per-view 2D crop relevancy, lifted by depth and voted in 3D."""
+
+    def __init__(self, online: OnlineMapper) -> None:
+        assert online.mapper.store is not None
+        votes = CropVotes(online.mapper.config.voxel, online.mapper.store, online.encoder)
+        super().__init__("crop votes", votes, online.encoder)
+
+    def answer(self, texts: Sequence[str], min_relevancy: float | None = None, max_targets: int = 1) -> list[Answer]:
+        options = QueryOptions(max_targets=max_targets, min_relevancy=min_relevancy, scale_steps=1)
+        return find_targets(self.surface, self.encoder, texts, options)
+
+
 MethodFactory = Callable[[OnlineMapper], Method]
-METHODS: dict[str, MethodFactory] = {"field": FieldMethod, "voxels": VoxelMethod}
+METHODS: dict[str, MethodFactory] = {"field": FieldMethod, "voxels": VoxelMethod, "crop votes": CropVotesMethod}
 
 
 def voxel_average(online: OnlineMapper) -> VoxelMap:
@@ -131,6 +146,16 @@ def best_scale(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) 
     return values[torch.arange(texts, device=values.device), values.amax(dim=2).argmax(dim=1)]
 
 
+def has_language(points: SurfacePoints) -> bool:
+    """Whether any point can be asked yet."""
+    return bool((points.scale_min <= points.scale_max).any())
+
+
+def grid_shape(camera: Camera, stride: int) -> tuple[int, int]:
+    """(rows, columns) of every `stride`-th pixel from `stride // 2`."""
+    return len(range(stride // 2, camera.height, stride)), len(range(stride // 2, camera.width, stride))
+
+
 def splat(x_world: Tensor, camera: Camera, T_world_camera: Pose, stride: int) -> tuple[Tensor, Tensor]:
     """Which point each pixel of a strided view shows: the nearest of those whose 3 x 3 pixels cover it.
 
@@ -139,8 +164,7 @@ def splat(x_world: Tensor, camera: Camera, T_world_camera: Pose, stride: int) ->
     """
     T_camera_world = torch.from_numpy(np.linalg.inv(T_world_camera)).to(x_world)
     uv, depth_z = project(x_world @ T_camera_world[:3, :3].T + T_camera_world[:3, 3], camera)
-    rows = len(range(stride // 2, camera.height, stride))
-    columns = len(range(stride // 2, camera.width, stride))
+    rows, columns = grid_shape(camera, stride)
     cell = ((torch.nan_to_num(uv, nan=-1e6).clamp(-1e6, 1e6) - stride // 2) / stride).round().long()
     number = torch.arange(len(x_world), device=x_world.device)
     pixels, points = [], []
