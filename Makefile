@@ -4,9 +4,9 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 ARGS ?=
-export LERF_SEED DATA
+export LERF_SEED LERF_SEEDS DATA
 
-.PHONY: help demo test lint build clean distclean
+.PHONY: help demo evaluate test lint build clean distclean
 
 help:  ## this text
 	@echo "make <target>, on a fresh Debian or Ubuntu machine with Python 3.10 to 3.13, a C++ compiler and git:"
@@ -14,6 +14,9 @@ help:  ## this text
 
 demo: build  ## map a generated room and find things in it: LERF_SEED=n for another room, DATA=<folder> for a recording
 	@source tools/env.sh && exec install/lerf_ros/lib/lerf_ros/demo
+
+evaluate: build  ## how often the right thing is found, in rooms with truth: LERF_SEEDS=a,b,c for other rooms, ARGS="--help" for more
+	@source tools/env.sh && exec python -m lerf_ros.evaluation $(ARGS)
 
 test: build  ## every test; a part of them: make test ARGS="test/field -k hash"
 	@source tools/env.sh && ROS_PYTHON_CHECK_FIELDS=1 exec pytest $(ARGS)

@@ -14,14 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lerf_ros.evaluation.pacing import drive
+from lerf_ros.evaluation.pacing import Budget, drive
 from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.mapper import Mapper
 from lerf_ros.mapping.rendering import Rendering, psnr
-from lerf_ros.world.source import FrameSource, open_source
-
-HELD_OUT_EVERY = 8
+from lerf_ros.world.source import FrameSource, is_held_out, open_source
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,6 @@ class HeldOutResult:
 
     def __str__(self) -> str:
         return f"held-out PSNR {self.psnr:.2f} dB, median depth error {self.depth_error * 100:.1f} cm"
-
-
-def is_held_out(index: int) -> bool:
-    """Whether a frame of a recording is kept out of training: every 8th, as in nerfstudio and LERF's figures."""
-    return index % HELD_OUT_EVERY == 0
 
 
 def evaluate_views(
@@ -104,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     training, held_out = held_out_frames(open_source(options.data))
     mapper = Mapper(PRESETS[options.preset], training[0].camera, 0, options.device, options.seed)
-    drive(training, options.seconds, mapper.add_frame, mapper.step)
+    for _ in drive(training, Budget(seconds=options.seconds), mapper.add_frame, mapper.step):
+        pass
     print(f"{mapper.steps} steps in {options.seconds:.0f} s, {mapper.keyframes} keyframes of {len(training)} frames")
 
     def render(frame: Frame) -> Rendering:

@@ -82,5 +82,8 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(rooms), size=(draws, len(rooms)))
     values = np.array([statistic(np.concatenate([rooms[i] for i in pick])) for pick in picks])
-    low, high = np.quantile(values[~np.isnan(values)], [0.025, 0.975], method="inverted_cdf")
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Estimate(value, float("nan"), float("nan"), count)
+    low, high = np.quantile(values, [0.025, 0.975], method="inverted_cdf")
     return Estimate(value, float(low), float(high), count)

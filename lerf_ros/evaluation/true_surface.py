@@ -26,13 +26,15 @@ class TrueSurface:
         self._room = room
         self._scene: Scene = room.scene
         self._triangles = room.scene.vertices[room.scene.faces].astype(np.float64)
+        self._centres = self._triangles.mean(axis=1)
+        self._radii = np.linalg.norm(self._triangles - self._centres[:, None], axis=2).max(axis=1)
 
     def distance(self, x_world: NDArray[np.float64], instance_id: int, parts: Sequence[str] | None = None) -> float:
         """From a point (3,) to the nearest point of a thing, or of some named parts of it."""
         faces = self._scene.instance == instance_id
         if parts is not None:
             faces &= np.isin(self._scene.part, [1 + PARTS.index(part) for part in parts])
-        return float(_distances(x_world, self._triangles[faces]).min())
+        return self._nearest(x_world, np.flatnonzero(faces))[1]
 
     def query_distance(self, x_world: NDArray[np.float64], query: TruthQuery) -> float:
         """From a point (3,) to the nearest point of anything that answers a (present) question."""
@@ -53,9 +55,8 @@ class TrueSurface:
 
     def label(self, x_world: NDArray[np.float64]) -> tuple[int, str, float]:
         """(instance id, name of the part or "", distance) of the surface nearest to a point (3,)."""
-        distances = _distances(x_world, self._triangles)
-        face = int(np.argmin(distances))
-        return int(self._scene.instance[face]), ("", *PARTS)[self._scene.part[face]], float(distances[face])
+        face, distance = self._nearest(x_world, np.arange(len(self._triangles)))
+        return int(self._scene.instance[face]), ("", *PARTS)[self._scene.part[face]], distance
 
     def sample(
         self, count: int, rng: np.random.Generator, instance_id: int | None = None
@@ -84,6 +85,16 @@ class TrueSurface:
             return None
         return (query.part, *self._room.things[instance_id].nested.get(query.part, ()))
 
+    def _nearest(self, x_world: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[int, float]:
+        """The nearest of some faces (F,) to a point (3,), and its distance; spheres around them rule most out."""
+        x_world = np.asarray(x_world, np.float64)
+        to_centre = np.linalg.norm(self._centres[faces] - x_world, axis=1)
+        faces = faces[to_centre - self._radii[faces] <= (to_centre + self._radii[faces]).min()]
+        nearest = closest_point(self._triangles[faces], np.broadcast_to(x_world, (len(faces), 3)))
+        distances = np.linalg.norm(nearest - x_world, axis=1)
+        best = int(np.argmin(distances))
+        return int(faces[best]), float(distances[best])
+
     def _seen(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         seen = np.zeros(len(points), bool)
         camera = self._room.camera
@@ -105,10 +116,3 @@ class TrueSurface:
     @cached_property
     def _every_other_pose(self) -> NDArray[np.float64]:
         return self._room.trajectory[::2]
-
-
-def _distances(x_world: NDArray[np.float64], triangles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From a point (3,) to each of (F, 3, 3) triangles -> (F,)."""
-    x_world = np.asarray(x_world, np.float64)
-    nearest = closest_point(triangles, np.broadcast_to(x_world, (len(triangles), 3)))
-    return np.linalg.norm(nearest - x_world, axis=1)

@@ -1,0 +1,104 @@
+"""Maps generated rooms, asks every question, and says how often the answer is right.
+
+python -m lerf_ros.evaluation --seeds 4000,4001 --preset cpu --seconds 150
+python -m lerf_ros.evaluation --device cuda --preset base --seconds 30 --jobs 4 --variants default,no_depth
+
+Every room is one line in `OUT/rooms/*.jsonl` as soon as it is done. What is there already, under the same settings, is
+not done again: a large set can be collected over several runs, and a run may be ended at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+
+from lerf_ros.evaluation import records, report
+from lerf_ros.evaluation.collect import Job, collect, pending, run_file
+from lerf_ros.evaluation.pacing import Budget
+from lerf_ros.evaluation.records import RunSettings
+from lerf_ros.evaluation.variants import VARIANTS
+from lerf_ros.features.encoder import load_encoder
+from lerf_ros.mapping.config import PRESETS
+
+# Rooms 4000 to 4019 were never trained on, tuned on or looked at during development.
+FIRST_SEED, ROOMS_CUDA, ROOMS_CPU = 4000, 20, 2
+SECONDS_CUDA, SECONDS_CPU = 60.0, 150.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    cuda = options.device.startswith("cuda")
+    if not options.report_only:
+        seconds = options.seconds or (SECONDS_CUDA if cuda else SECONDS_CPU)
+        settings = RunSettings(
+            preset=options.preset or ("base" if cuda else "cpu"),
+            budget=Budget(steps=options.steps) if options.steps else Budget(seconds=seconds),
+            device=options.device,
+            overrides=dict(_setting(text) for text in options.set),
+            jobs=options.jobs,
+            views=options.views,
+        )
+        encoder = load_encoder(options.encoder, options.pretrained)
+        digest = records.encoder_hash(encoder)
+        folders = [options.out / "rooms", *options.known]
+        known = {(r.seed, r.variant, r.fingerprint) for folder in folders for r in records.read(folder)}
+        seeds = options.seeds or list(range(FIRST_SEED, FIRST_SEED + (ROOMS_CUDA if cuda else ROOMS_CPU)))
+        tasks = pending(seeds, options.variants, settings, digest, known)
+        pictures = options.out / "pictures" if options.pictures else None
+        collect(tasks, Job(settings, (options.encoder, options.pretrained), run_file(options.out), pictures))
+    results = [r for folder in (*options.known, options.out / "rooms") for r in records.read(folder)]
+    values = report.write(options.out, records.latest(results))
+    print(report.markdown(values))
+    print(f"written to {options.out}: summary.json, report.md, precision_recall.png, accuracy_seconds.png")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lerf_ros.evaluation", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=os.environ.get("LERF_SEEDS", ""),
+        help=f"rooms: a,b,c or a-b; default: LERF_SEEDS, or {ROOMS_CUDA} from {FIRST_SEED} on, {ROOMS_CPU} on a CPU",
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="default: base on a GPU, else cpu")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--seconds", type=float, help=f"training a room; default {SECONDS_CUDA:.0f}, CPU {SECONDS_CPU:.0f}"
+    )
+    budget.add_argument("--steps", type=int, help="training steps a room, instead of seconds")
+    parser.add_argument("--variants", type=lambda text: text.split(","), default=["default"], help=", ".join(VARIANTS))
+    parser.add_argument("--jobs", type=int, default=1, help="rooms at a time, each in a process of its own")
+    parser.add_argument("--out", type=Path, default=Path("out/evaluation"))
+    parser.add_argument("--known", type=Path, action="append", default=[], help="folder with results of earlier runs")
+    parser.add_argument("--report-only", action="store_true", help="report on the results that there are")
+    parser.add_argument("--views", type=int, default=12, help="held-out views a room")
+    parser.add_argument("--pictures", action="store_true", help="a sheet of relevancy views for every room")
+    parser.add_argument("--encoder", default="mini", help="mini, or the name of an open_clip model")
+    parser.add_argument("--pretrained", default="", help="its weights: tag or file")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers of the preset")
+    options = parser.parse_args(arguments)
+    for name in options.variants:
+        if name not in VARIANTS:
+            parser.error(f"there is no variant {name}; there are {', '.join(VARIANTS)}")
+    return options
+
+
+def _seeds(text: str) -> list[int]:
+    """ "4,7-9" -> [4, 7, 8, 9]."""
+    seeds: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _setting(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    return name, yaml.safe_load(value)

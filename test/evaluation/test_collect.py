@@ -1,0 +1,142 @@
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lerf_ros.evaluation import command, records
+from lerf_ros.evaluation.collect import DONE, Job, Progress, Task, collect, pending, run_file
+from lerf_ros.evaluation.pacing import Budget
+from lerf_ros.evaluation.records import EXAM_VERSION, RoomResult, RunSettings
+from lerf_ros.evaluation.variants import VARIANTS, Variant
+from lerf_ros.features.encoder import EncoderError
+
+SETTINGS = RunSettings("cpu", Budget(steps=10), "cpu")
+HASH = "0123"
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    for variant in (Variant("one"), Variant("two", {"sampling.samples": 8}), Variant("few", rooms=1)):
+        monkeypatch.setitem(VARIANTS, variant.name, variant)
+
+
+def result_of(seed: int, variant: str, settings: RunSettings = SETTINGS) -> RoomResult:
+    """A made-up result: one question that is answered rightly in even rooms."""
+    answer = {"relevancy": 0.9, "correct": seed % 2 == 0, "error": 0.01, "centre_error": 0.02, "hits": 1}
+    answer |= {"position": [0.0, 0.0, 0.0], "landed": [1, "", 0.01], "views": [1, 2]}
+    query = {"text": "a mug", "category": "object", "instance_ids": [1], "things": ["a red mug"], "part": None}
+    query |= {"part_of_part": False, "rivals": [], "chance": None}
+    figures = dict.fromkeys(("psnr", "depth_error", "memory_mb", "seconds", "steps", "keyframes"), 1.0)
+    figures |= {"pyramid_progress": 1.0, "room_chance": 0.01, "fidelity": [[24, 0.9, 10]]}
+    return RoomResult(
+        seed=seed,
+        variant=variant,
+        fingerprint=settings.fingerprint(VARIANTS[variant], HASH),
+        found_threshold=0.5,
+        settings={"exam": EXAM_VERSION},
+        machine={"device": "none", "torch": "0"},
+        things={},
+        queries=[query],
+        methods={"field": {"seconds": 1.0, "answers": [answer]}},
+        curve=[{"share": 1.0, "seconds": 9.0, "steps": 10, "keyframes": 3, "correct": {"field": [answer["correct"]]}}],
+        figures=figures,
+    )
+
+
+def known(folder: Path) -> set[tuple[int, str, str]]:
+    return {(r.seed, r.variant, r.fingerprint) for r in records.read(folder)}
+
+
+def write_result(task: Task, job: Job, say) -> None:
+    for name in task.variants:
+        if task.seed == 7:
+            raise KeyboardInterrupt
+        records.append(job.results, result_of(task.seed, name, job.settings))
+        say(DONE)
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, variants):
+    folder, names = tmp_path / "rooms", ["one", "two"]
+    first = pending([5, 6, 7, 8], names, SETTINGS, HASH, known(folder))
+    assert first == [Task(seed, ("one", "two")) for seed in (5, 6, 7, 8)]
+    job = Job(SETTINGS, ("mini", ""), run_file(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        collect(first, job, write_result, io.StringIO())
+    with job.results.open("a") as file:  # and in the middle of a line
+        file.write(json.dumps(result_of(7, "one").__dict__)[:100])
+    assert pending([5, 6, 7, 8], names, SETTINGS, HASH, known(folder)) == first[2:]
+    # A second file of the next run; what it does is not done a third time.
+    records.append(folder / "later.jsonl", result_of(7, "two"))
+    assert pending([5, 6, 7, 8], names, SETTINGS, HASH, known(folder)) == [Task(7, ("one",)), first[3]]
+
+
+def test_other_settings_are_measured_anew(tmp_path, variants):
+    for seed in (5, 6):
+        records.append(tmp_path / "a.jsonl", result_of(seed, "one"))
+    assert pending([5, 6], ["one"], SETTINGS, HASH, known(tmp_path)) == []
+    changes = ({"budget": Budget(steps=11)}, {"overrides": {"sampling.samples": 9}}, {"views": 3}, {"device": "cuda"})
+    for change in changes:
+        assert len(pending([5, 6], ["one"], replace(SETTINGS, **change), HASH, known(tmp_path))) == 2
+    assert len(pending([5, 6], ["one"], SETTINGS, "another encoder", known(tmp_path))) == 2
+    # Processes side by side change what a second is worth, not what a step is.
+    assert pending([5, 6], ["one"], replace(SETTINGS, jobs=4), HASH, known(tmp_path)) == []
+    timed = replace(SETTINGS, budget=Budget(seconds=5.0))
+    variant = VARIANTS["one"]
+    assert timed.fingerprint(variant, HASH) != replace(timed, jobs=4).fingerprint(variant, HASH)
+
+
+def test_a_costly_variant_is_limited_to_the_first_rooms(variants):
+    tasks = pending([5, 6], ["one", "few"], SETTINGS, HASH, set())
+    assert tasks == [Task(5, ("one", "few")), Task(6, ("one",))]
+
+
+def test_the_newest_settings_of_a_variant_are_reported(tmp_path, variants):
+    for seed in (5, 6, 7):
+        records.append(tmp_path / "1.jsonl", result_of(seed, "one"))
+    longer = replace(SETTINGS, budget=Budget(steps=20))
+    records.append(tmp_path / "2.jsonl", result_of(6, "one", longer))
+    assert [r.seed for r in records.latest(records.read(tmp_path))] == [6]
+
+
+def test_a_failure_in_a_process_of_its_own_ends_the_run(tmp_path):
+    job = Job(replace(SETTINGS, jobs=2), ("no such model", ""), run_file(tmp_path))
+    with pytest.raises(EncoderError, match="no such model"):
+        collect([Task(5, ("default",))], job, stream=io.StringIO())
+    assert not job.results.exists()
+
+
+def test_progress_says_how_far_it_is():
+    stream = io.StringIO()
+    progress = Progress(4, stream)
+    progress.hear("mapping")  # too soon to say
+    for _ in range(2):
+        progress.hear(DONE)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2 and "##########          ] 2 of 4 rooms, about" in lines[1]
+
+
+def test_the_command_asks_what_is_missing_and_reports(tmp_path, variants, monkeypatch, capsys):
+    done = []
+
+    def instead(tasks, job):
+        for task in tasks:
+            done.append(task.seed)
+            records.append(job.results, result_of(task.seed, "one", job.settings))
+
+    monkeypatch.setattr(command, "collect", instead)
+    monkeypatch.setattr(command.records, "encoder_hash", lambda encoder: HASH)
+    monkeypatch.setenv("LERF_SEEDS", "4,6-7")
+    arguments = ["--device", "cpu", "--preset", "cpu", "--steps", "10", "--variants", "one", "--out", str(tmp_path)]
+    for _ in range(2):
+        assert command.main(arguments) == 0
+    assert done == [4, 6, 7]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["localization_accuracy_3d"]["value"] == pytest.approx(2 / 3)
+    assert summary["localization_accuracy_2d"] == {"value": 0.5, "low": 0.5, "high": 0.5, "queries": 3}
+    assert summary["parts_accuracy"]["queries"] == 0 and summary["parts_accuracy"]["value"] is None
+    assert "localisation in 3D" in capsys.readouterr().out
+    assert command.main(["--report-only", "--out", str(tmp_path)]) == 0
+    with pytest.raises(SystemExit):
+        command.main([*arguments, "--variants", "none"])
