@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
@@ -96,6 +98,9 @@ class CropVotes:
         logits = votes.clamp(1e-6, 1 - 1e-6).logit() / self._calibration.k
         similarity = torch.cat([logits, logits.new_zeros(len(votes), len(text_embeds) - texts)], dim=1)
         return similarity.expand(len(scales), -1, -1)
+
+    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> None:
+        """There are no finer voxels."""
 
 
 def _lifted(store: KeyframeStore, slot: int, stride: int) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -20,6 +22,7 @@ from lerf_ros.mapping.surface import SurfacePoints, local_normals
 from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
+_CLOSE_VIEWS = 4  # keyframes that a closer look uses
 _VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
 
 
@@ -30,43 +33,107 @@ class MapSurface:
     Attributes:
         points: N surface points.
         features: what each point's own ray knows about language: the quantity that training supervised.
+        source: where they come from, for a closer look.
     """
 
     points: SurfacePoints
     features: LanguageFeatures
+    source: SurfaceSource
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T)."""
         return self.features.similarity(scales, text_embeds)
 
+    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
+        """The surface inside a ball, as densely as the keyframes show it; see `SurfaceSource.around`."""
+        return self.source.around(centre, radius, max_points)
 
-@torch.no_grad()
-def extract_surface(
-    fields: MapFields, config: MapperConfig, bounds: SceneBounds, store: KeyframeStore, max_points: int
-) -> MapSurface:
-    """Casts rays from all keyframes and keeps the clear hits, at most one per cell of `surface.spacing`.
+
+class SurfaceSource:
+    """Casts rays of the keyframes into the trained map and keeps the clear hits.
 
     A hit is clear when the ray's opacity is high and its weight lies in one place: at silhouettes the weight is split
-    between two surfaces. Where the cells hold more than `max_points`, an even random share is kept.
+    between two surfaces.
     """
-    assert fields.language is not None
-    slots, uv = _spread_pixels(store, _OVERSAMPLING * max_points)
-    rays, _ = rays_of_slots(store, slots, uv, bounds)
-    t, clear, features = [], [], []
-    for marched in render_rays(fields, config, rays):
-        weights, t_edges = marched.weights, marched.t_edges
-        t_median = median_depth(weights, t_edges)
-        spread = depth_spread(weights, t_edges) / t_median.clamp_min(1e-6)
-        t.append(t_median)
-        clear.append((opacity(weights) > config.surface.min_opacity) & (spread < config.surface.max_spread))
-        features.append(asked_features(fields.language, marched, config.language))
-    x_world = store.poses[slots, :3, 3] + torch.cat(t).double()[:, None] * rays.directions.double()
-    hits = torch.cat(clear).nonzero()[:, 0]
-    hits = hits[_one_per_cell(x_world[hits], config.surface.spacing)]
-    hits = hits[torch.linspace(0, len(hits) - 1, min(len(hits), max_points), device=hits.device).long()]
-    crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
-    points = _observed(x_world[hits], rays.directions[hits], store, config, crop_scale)
-    return MapSurface(points, LanguageFeatures.cat(features)[hits])
+
+    def __init__(self, fields: MapFields, config: MapperConfig, bounds: SceneBounds, store: KeyframeStore) -> None:
+        assert fields.language is not None
+        self._fields, self._config, self._bounds, self._store = fields, config, bounds, store
+
+    def everywhere(self, max_points: int) -> MapSurface:
+        """Points spread over all that the keyframes see, at most one per cell of `surface.spacing`. Where the cells
+        hold more than `max_points`, an even random share is kept."""
+        slots, uv = _spread_pixels(self._store, _OVERSAMPLING * max_points)
+        return self._cast(slots, uv, self._config.surface.spacing, max_points)
+
+    def around(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
+        """Points of the surface inside a ball, evenly spaced; from the keyframes that show its middle largest.
+
+        Args:
+            centre: (3,) m, map frame: a point of the surface.
+            radius: m.
+            max_points: at most so many.
+        Returns:
+            None where no keyframe sees the centre.
+        """
+        store, centre_ = self._store, torch.from_numpy(np.asarray(centre, np.float64)).to(self._store.poses)
+        slots, centre_uv, px_per_m = _closest_views(store, centre_, _CLOSE_VIEWS)
+        if len(slots) == 0:
+            return None
+        side = math.ceil((_OVERSAMPLING * max_points / len(slots)) ** 0.5)
+        offsets = (torch.arange(side, device=store.images.device) + 0.5) / side * 2 - 1  # of the radius
+        v, u = torch.meshgrid(offsets, offsets, indexing="ij")
+        grid = torch.stack([u, v], dim=-1).reshape(-1, 2)
+        uv = centre_uv[:, None] + radius * px_per_m[:, None, None] * grid
+        slots, uv = slots.repeat_interleave(len(grid)), uv.reshape(-1, 2)
+        inside = ((uv >= 0) & (uv <= uv.new_tensor([store.camera.width - 1, store.camera.height - 1]))).all(dim=1)
+        spacing = radius * (math.pi / max_points) ** 0.5
+        return self._cast(slots[inside], uv[inside], spacing, max_points, (centre_, radius))
+
+    @torch.no_grad()
+    def _cast(
+        self, slots: Tensor, uv: Tensor, spacing: float, max_points: int, ball: tuple[Tensor, float] | None = None
+    ) -> MapSurface:
+        """Rays of the pixels uv (R, 2) of keyframes slots (R,): their clear hits, thinned out to the spacing, m."""
+        language, store, settings = self._fields.language, self._store, self._config.surface
+        assert language is not None
+        rays, _ = rays_of_slots(store, slots, uv, self._bounds)
+        t, clear, features = [], [], []
+        for marched in render_rays(self._fields, self._config, rays):
+            weights, t_edges = marched.weights, marched.t_edges
+            t_median = median_depth(weights, t_edges)
+            spread = depth_spread(weights, t_edges) / t_median.clamp_min(1e-6)
+            t.append(t_median)
+            clear.append((opacity(weights) > settings.min_opacity) & (spread < settings.max_spread))
+            features.append(asked_features(language, marched, self._config.language))
+        x_world = store.poses[slots, :3, 3] + torch.cat(t).double()[:, None] * rays.directions.double()
+        usable = torch.cat(clear)
+        if ball is not None:
+            centre, radius = ball
+            usable = usable & ((x_world - centre).norm(dim=-1) <= radius)
+        hits = usable.nonzero()[:, 0]
+        hits = hits[_one_per_cell(x_world[hits], spacing)]
+        hits = hits[torch.linspace(0, len(hits) - 1, min(len(hits), max_points), device=hits.device).long()]
+        crop_scale = CropScale(self._config.language.scale, store.layout, self._bounds.radius)
+        points = _observed(x_world[hits], rays.directions[hits], store, self._config, crop_scale)
+        return MapSurface(points, LanguageFeatures.cat(features)[hits], self)
+
+
+def _closest_views(store: KeyframeStore, x_world: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The keyframes that show a point (3,) largest: slots (V,), its uv (V, 2) and pixels per metre (V,) there."""
+    n, camera = len(store), store.camera
+    T, (fx, fy, cx, cy) = store.poses[:n], store.intrinsics[:n].unbind(dim=-1)
+    x_camera = torch.einsum("kji,kj->ki", T[:, :3, :3], x_world - T[:, :3, 3]).float()
+    depth_z = x_camera[:, 2].clamp_min(1e-6)
+    u, v = fx * x_camera[:, 0] / depth_z + cx, fy * x_camera[:, 1] / depth_z + cy
+    inside = (x_camera[:, 2] > 1e-6) & (u >= 0) & (u < camera.width - 1) & (v >= 0) & (v < camera.height - 1)
+    column, row = torch.where(inside, u, 0).round().long(), torch.where(inside, v, 0).round().long()
+    measured = store.depth_z[torch.arange(n, device=T.device), row, column].float()
+    sees = inside & ~((measured - depth_z).abs() > _VISIBLE_WITHIN * depth_z)
+    px_per_m = torch.where(sees, fy / depth_z, 0.0)
+    best = px_per_m.topk(min(count, n)).indices
+    best = best[px_per_m[best] > 0]
+    return best, torch.stack([u, v], dim=-1)[best], px_per_m[best]
 
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping import checkpoint
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.decoding import CropScale
-from lerf_ros.mapping.extraction import MapSurface, extract_surface
+from lerf_ros.mapping.extraction import MapSurface, SurfaceSource
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
@@ -173,7 +173,7 @@ class Mapper:
         if self.fields.language is None:
             raise RuntimeError("this map was made without an encoder: it has colours and depth, but no language")
         if self._surface is None or self._surface[:2] != (self.version, max_points):
-            surface = extract_surface(self.fields, self.config, self.bounds, self.store, max_points)
+            surface = SurfaceSource(self.fields, self.config, self.bounds, self.store).everywhere(max_points)
             self._surface = (self.version, max_points, surface)
         return self._surface[2]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -39,6 +41,11 @@ class SemanticSurface(Protocol):
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T) of the N points, seen at the scales (S,) in metres, with the unit text_embeds (T, D)."""
+        ...
+
+    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> SemanticSurface | None:
+        """The surface within radius metres of a point (3,), with up to max_points points; None if there is no more to
+        see there."""
         ...
 
 

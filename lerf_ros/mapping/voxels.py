@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -161,6 +163,9 @@ class VoxelSurface:
             blend = torch.lerp(self.embeds[:, bin_], self.embeds[:, bin_ + 1], share)
             cosines.append(normalize(blend, dim=-1) @ text.T)
         return torch.stack(cosines)
+
+    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> None:
+        """There are no finer voxels."""
 
 
 def _nearest_filled(sums: Tensor, counts: Tensor) -> Tensor:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.poses import quaternion_from_pose
-from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
-from lerf_ros.query.neighbourhood import Neighbourhood
-from lerf_ros.query.relevancy import relevancy_logit, scale_sweep, supervised
+from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.query.maxima import MaximaFinder, Region
+from lerf_ros.query.relevancy import relevancy_logit, scale_sweep
 from lerf_ros.query.target_pose import extent, target_axes
 
-REGION_LEVEL = 0.6  # of the height of a maximum above the map's median; what is lower does not belong to its region
+CLOSER_LOOKS = 3  # best regions of the map that are always looked at closely
+_SMALLEST_LOOK = 0.08  # m, radius of a closer look
+_LOOK_AROUND = 0.75  # radius of a closer look, as a part of the region's largest extent
 
 
 class QueryError(ValueError):
@@ -38,6 +38,8 @@ class QueryOptions:
         min_support: a region of fewer surface points is noise, not a target.
         prominence: a second maximum counts as another target when the logit between the two dips below this share of
             its height above the map's median.
+        closer_points: surface points of the closer look that every region gets; 0: none.
+        closer_radius: m; a larger region is left as the map's own points show it.
     """
 
     max_targets: int = 5
@@ -47,6 +49,8 @@ class QueryOptions:
     scale_steps: int = 16
     min_support: int = 4
     prominence: float = 0.9
+    closer_points: int = 1500
+    closer_radius: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,11 @@ def find_targets(
     known = list(dict.fromkeys(text for text in texts if not unknown[text]))
     answers = {text: Answer(text, (), 0.0, unknown[text]) for text in texts}
     if known and bool((surface.points.scale_min <= surface.points.scale_max).any()):
-        finder = _MaximaFinder(surface.points, options, _threshold(encoder, options))
+        finder = MaximaFinder(surface.points, options.min_support, options.prominence)
         scales = scale_sweep(surface.points.scale_min, surface.points.scale_max, options.scale_steps)
         for text, logits in zip(known, logit_sweep(surface, encoder, known, scales, options), strict=True):
-            answers[text] = finder.answer(text, scales, logits)
+            looked = _looks(surface, encoder, text, scales, finder.regions(scales, logits), options)
+            answers[text] = _answer(text, looked, options, _threshold(encoder, options))
     return [answers[text] for text in texts]
 
 
@@ -123,90 +128,61 @@ def logit_sweep(
     return logits.permute(2, 0, 1)
 
 
-class _MaximaFinder:
-    """Maxima of relevancy on one set of surface points. All values are logits, smoothed over the surface."""
-
-    def __init__(self, points: SurfacePoints, options: QueryOptions, threshold: float) -> None:
-        self._points = points
-        self._options = options
-        self._threshold = threshold
-        self._neighbourhood = Neighbourhood(points.x_world)
-        self._x_world = points.x_world.detach().cpu().double().numpy()
-        self._normals = points.normals.detach().cpu().double().numpy()
-        self._view_directions = points.view_directions.detach().cpu().double().numpy()
-
-    def answer(self, text: str, scales: Tensor, logits: Tensor) -> Answer:
-        """Answers one text from its logits (S, N)."""
-        values = self._smoothed(scales, logits)
-        own = logits.cpu().numpy()
-        peak = values.max(axis=0)
-        floor = float(np.median(peak[np.isfinite(peak)]))
-        targets: list[Target] = []
-        best = 0.0
-        candidate = np.isfinite(peak) & (self._neighbourhood.counts >= self._options.min_support)  # known and not stray
-        claimed = np.zeros(peak.shape, bool)  # by a maximum that was looked at
-        while len(targets) < self._options.max_targets and (candidate & ~claimed).any():
-            seed = int(np.argmax(np.where(candidate & ~claimed, peak, -np.inf)))
-            if peak[seed] < floor:
-                break  # below the map's median nothing stands out
-            ridge = self._neighbourhood.component(seed, peak >= _level(peak[seed], floor, self._options.prominence))
-            region, scale_index = self._region(seed, values, floor)
-            # A region that only smoothing has made is a stray value.
-            support = int((own[scale_index, region] >= values[scale_index, region].min()).sum())
-            if not claimed[ridge].any() and support >= self._options.min_support:
-                target = self._target(region, values[scale_index], float(scales[scale_index]), support)
-                best = max(best, target.relevancy)
-                if target.relevancy < self._threshold:
-                    break  # what is left is weaker still
-                targets.append(target)
-            claimed[region] = claimed[ridge] = True
-        return Answer(text, tuple(targets), best)
-
-    def _smoothed(self, scales: Tensor, logits: Tensor) -> NDArray[np.float32]:
-        """Logits (S, N) averaged over each neighbourhood; -inf where a point was never trained at a scale: it neither
-        answers there nor counts for its neighbours."""
-        valid = supervised(scales, self._points.scale_min, self._points.scale_max).float()
-        share = self._neighbourhood.smooth(valid).clamp_min(1e-6)
-        smoothed = self._neighbourhood.smooth(logits * valid) / share
-        return torch.where(valid > 0, smoothed, -torch.inf).cpu().numpy()
-
-    def _region(self, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:
-        """Grows the region of a maximum, at the scale at which that region as a whole answers best."""
-        region = self._grow(seed, values[int(np.argmax(values[:, seed]))], floor)
-        known = values[:, region]
-        scale_index = int(np.argmax(np.where(np.isfinite(known), known, floor).mean(axis=1)))
-        seed = int(region[np.argmax(values[scale_index, region])])
-        return self._grow(seed, values[scale_index], floor), scale_index
-
-    def _grow(self, seed: int, values: NDArray[np.float32], floor: float) -> NDArray[np.int64]:
-        return self._neighbourhood.component(seed, values >= _level(values[seed], floor, REGION_LEVEL))
-
-    def _target(self, region: NDArray[np.int64], values: NDArray[np.float32], scale: float, support: int) -> Target:
-        weights = values[region] - values[region].min() + 1e-6
-        points = self._x_world[region]
-        centre = np.average(points, axis=0, weights=weights)
-        nearest = region[int(np.argmin(np.linalg.norm(points - centre, axis=1)))]
-        axes = target_axes(self._normals[nearest], self._view_directions[nearest], np.asarray(self._options.up_world))
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = axes, self._x_world[nearest]
-        position, quaternion = quaternion_from_pose(pose)
-        peak = float(expit(values[region].max()))
-        seed = int(region[np.argmax(values[region])])
-        half_height = _level(peak, float(np.median(expit(values))), 0.5)
-        covered = self._neighbourhood.component(seed, expit(values) >= half_height)
-        return Target(
-            position=np.asarray(position, np.float64),
-            quaternion_xyzw=np.asarray(quaternion, np.float64),
-            size=extent(self._x_world[covered], axes),
-            relevancy=peak,
-            scale=scale,
-            support=support,
-        )
+def _looks(
+    surface: SemanticSurface,
+    encoder: Encoder,
+    text: str,
+    scales: Tensor,
+    regions: Iterator[Region],
+    options: QueryOptions,
+) -> list[Region]:
+    """The regions of the map that may answer a text, best first, each as a closer look shows it."""
+    looked: list[Region] = []
+    threshold = _threshold(encoder, options)
+    for region in regions:
+        if len(looked) >= max(CLOSER_LOOKS, options.max_targets):
+            break
+        if len(looked) >= CLOSER_LOOKS and region.relevancy < threshold:
+            break  # what is left is weaker still
+        looked.append(_closer(surface, encoder, text, scales, region, options))
+    return sorted(looked, key=lambda region: -region.relevancy)
 
 
-def _level(peak: float, floor: float, share: float) -> float:
-    """The height that lies `share` of the way from the floor to the peak."""
-    return floor + share * (peak - floor)
+def _closer(
+    surface: SemanticSurface, encoder: Encoder, text: str, scales: Tensor, region: Region, options: QueryOptions
+) -> Region:
+    """The best region of the surface around a region, on points so dense that small things and parts show."""
+    radius = max(_SMALLEST_LOOK, _LOOK_AROUND * region.largest_extent)
+    if options.closer_points == 0 or radius > options.closer_radius:
+        return region
+    closer = surface.closer(region.position, radius, options.closer_points)
+    if closer is None or len(closer.points.x_world) <= options.min_support:
+        return region
+    logits = logit_sweep(closer, encoder, [text], scales, options)[0]
+    finder = MaximaFinder(closer.points, options.min_support, options.prominence)
+    best = next(finder.regions(scales, logits, region.floor), region)
+    return replace(best, support=region.support)  # counted in points of the map
+
+
+def _answer(text: str, regions: list[Region], options: QueryOptions, threshold: float) -> Answer:
+    best = regions[0].relevancy if regions else 0.0
+    found = [region for region in regions if region.relevancy >= threshold][: options.max_targets]
+    return Answer(text, tuple(_target(region, options) for region in found), best)
+
+
+def _target(region: Region, options: QueryOptions) -> Target:
+    axes = target_axes(region.normal, region.view_direction, np.asarray(options.up_world))
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = axes, region.position
+    position, quaternion = quaternion_from_pose(pose)
+    return Target(
+        position=np.asarray(position, np.float64),
+        quaternion_xyzw=np.asarray(quaternion, np.float64),
+        size=extent(region.covered, axes),
+        relevancy=region.relevancy,
+        scale=region.scale,
+        support=region.support,
+    )
 
 
 def _phrases(encoder: Encoder, options: QueryOptions) -> tuple[str, ...]:

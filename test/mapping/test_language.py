@@ -73,6 +73,23 @@ def test_views_and_scales_are_those_of_the_keyframes_that_see_a_point(box, mappe
             np.testing.assert_allclose(float(points.scale_max[n]), max(scales), rtol=0.02)
 
 
+def test_a_closer_look_is_denser_and_on_the_surface_inside_the_ball(mapper):
+    surface = mapper.surface(300)
+    centre, radius = surface.points.x_world[17].numpy(), 0.4
+    closer = surface.closer(centre, radius, 400)
+    x = closer.points.x_world.numpy()
+    inside = np.linalg.norm(surface.points.x_world.numpy() - centre, axis=1) <= radius
+    assert 3 * inside.sum() < len(x) <= 400
+    assert (np.linalg.norm(x - centre, axis=1) <= radius).all()
+    assert np.median(np.abs(np.abs(x) - np.array([2.0, 1.5, 2.0])).min(axis=1)) < 0.05
+    nearest = np.sort(np.linalg.norm(x[:, None] - x[None], axis=-1), axis=1)[:, 1]
+    assert np.median(nearest) > 0.3 * radius * (np.pi / 400) ** 0.5  # evenly spaced: one per cell of that size
+
+
+def test_there_is_no_closer_look_where_no_keyframe_sees(mapper):
+    assert mapper.surface(300).closer(np.array([0.0, 0.0, 50.0]), 0.3, 100) is None
+
+
 def test_the_surface_is_kept_until_the_map_changes(mapper):
     surface = mapper.surface(200)
     assert mapper.surface(200) is surface and len(surface.points.x_world) <= 200

@@ -1,5 +1,6 @@
 """Answers on a synthetic surface whose embeddings are known: a table top with coloured discs."""
 
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,6 +53,12 @@ class DiscTable:
             at_scale = (scales >= low) & (scales <= high)
             embeds[..., WORDS.index(word)] += strength * (at_scale[:, None] & inside)
         return embeds @ text_embeds.T
+
+    def closer(self, centre, radius, max_points):
+        closer = DiscTable(self._discs, spacing=0.005)
+        near = (closer.points.x_world - torch.from_numpy(centre)).norm(dim=1) <= radius
+        closer.points = SurfacePoints(*(getattr(closer.points, field.name)[near] for field in fields(SurfacePoints)))
+        return closer
 
 
 ALL = (0.0, 9.0)
@@ -162,6 +169,29 @@ def test_neighbourhood_smooths_and_connects_over_gaps_below_its_radius_only():
     assert near.smooth(torch.tensor([0.0, 3.0, 0.0, 1.0, 1.0])).tolist() == pytest.approx([1.5, 1.0, 1.5, 1.0, 1.0])
     assert near.component(0, np.ones(5, bool)).tolist() == [0, 1, 2]
     assert near.component(2, np.array([True, False, True, True, True])).tolist() == [2]
+
+
+def test_a_closer_look_finds_what_is_smaller_than_the_spacing_of_the_map():
+    discs = [((0.21, 0.1), 0.06, "bear", 0.9, ALL), ((0.253, 0.087), 0.018, "head", 0.6, ALL)]
+    coarse = DiscTable(discs, spacing=0.04)
+    errors = []
+    for points in (0, 1500):
+        options = QueryOptions(min_relevancy=0.0, min_support=1, closer_points=points)
+        target = find_targets(coarse, WordEncoder(), ["head"], options)[0].targets[0]
+        errors.append(np.linalg.norm(target.position - [0.253, 0.087, 0.7]))
+    assert errors[1] < 0.008 < errors[0]
+
+
+def test_a_closer_look_at_nothing_keeps_what_the_map_shows():
+    class Blind(DiscTable):
+        def closer(self, centre, radius, max_points):
+            return None
+
+    blind, seen = (
+        find_targets(table([((0.4, -0.3), 0.1, "mug", 0.9, ALL)]), WordEncoder(), ["mug"])[0].targets[0]
+        for table in (Blind, DiscTable)
+    )
+    assert blind.position == pytest.approx(seen.position, abs=0.02)
 
 
 def test_a_question_that_most_of_the_map_answers_ends():
