@@ -18,10 +18,10 @@ from typing import Any, TextIO
 import torch
 
 from lerf_ros.evaluation import records
+from lerf_ros.evaluation.ablations import VARIANTS
 from lerf_ros.evaluation.exam import Exam
 from lerf_ros.evaluation.records import RunSettings
 from lerf_ros.evaluation.runner import evaluate_room
-from lerf_ros.evaluation.variants import VARIANTS
 from lerf_ros.features.encoder import Encoder, load_encoder
 from lerf_ros.world.room import Room
 

@@ -18,10 +18,10 @@ import torch
 import yaml
 
 from lerf_ros.evaluation import records, report
+from lerf_ros.evaluation.ablations import VARIANTS
 from lerf_ros.evaluation.collect import Job, collect, pending, run_file
 from lerf_ros.evaluation.pacing import Budget
 from lerf_ros.evaluation.records import RunSettings
-from lerf_ros.evaluation.variants import VARIANTS
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 

@@ -106,7 +106,7 @@ class CropVotesMethod(SurfaceMethod):
     def __init__(self, online: OnlineMapper) -> None:
         assert online.mapper.store is not None
         votes = CropVotes(online.mapper.config.voxel, online.mapper.store, online.encoder)
-        super().__init__("crop votes", votes, online.encoder)
+        super().__init__("crop_votes", votes, online.encoder)
 
     def answer(self, texts: Sequence[str], min_relevancy: float | None = None, max_targets: int = 1) -> list[Answer]:
         options = QueryOptions(max_targets=max_targets, min_relevancy=min_relevancy, scale_steps=1)
@@ -114,7 +114,7 @@ class CropVotesMethod(SurfaceMethod):
 
 
 MethodFactory = Callable[[OnlineMapper], Method]
-METHODS: dict[str, MethodFactory] = {"field": FieldMethod, "voxels": VoxelMethod, "crop votes": CropVotesMethod}
+METHODS: dict[str, MethodFactory] = {"field": FieldMethod, "voxels": VoxelMethod, "crop_votes": CropVotesMethod}
 
 
 def voxel_average(online: OnlineMapper) -> VoxelMap:

@@ -27,7 +27,7 @@ class Variant:
     """One way to map a room and to ask the map.
 
     Attributes:
-        name: unique among `VARIANTS`, and in all results.
+        name: unique among `ablations.VARIANTS`, and in all results.
         settings: {dotted name: value} over the preset's settings, see `MapperConfig.override`.
         frames: changes the stream (pose noise, no depth, ...); its random numbers depend on the room alone.
         budget: share of the run's seconds (or steps) that this variant gets.
@@ -43,6 +43,3 @@ class Variant:
     methods: tuple[str, ...] = ("field",)
     mapper: MapperFactory = OnlineMapper
     rooms: int | None = None
-
-
-VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (Variant("default", methods=("field", "voxels")),)}

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from lerf_ros.evaluation import command, records
+from lerf_ros.evaluation.ablations import VARIANTS
 from lerf_ros.evaluation.collect import DONE, Job, Progress, Task, collect, pending, run_file
 from lerf_ros.evaluation.pacing import Budget
 from lerf_ros.evaluation.records import EXAM_VERSION, RoomResult, RunSettings
-from lerf_ros.evaluation.variants import VARIANTS, Variant
+from lerf_ros.evaluation.variants import Variant
 from lerf_ros.features.encoder import EncoderError
 
 SETTINGS = RunSettings("cpu", Budget(steps=10), "cpu")
