@@ -1,8 +1,8 @@
 """LERF's configuration (Kerr et al. 2023 and its code, on Nerfacto) as settings of this mapper, to compare with.
 
 The same as LERF's: sizes of the fields (preset ``base``), crop pyramid, loss of language, decoding, scale, proposal
-sampling, learning rates at first. Ours: keyframes, Adam with a warm-up instead of RAdam, how rates fall, no refinement of
-poses, no appearance code, the radius of the scene as the unit of the normalised scale, and the search of maxima on
+sampling, learning rates at first. Ours: keyframes, Adam with a warm-up instead of RAdam, how rates fall, no refinement
+of poses, no appearance code, the radius of the scene as the unit of the normalised scale, and the search of maxima on
 surface points.
 """
 

@@ -13,11 +13,11 @@ from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.world.room import Room
 
+SWITCHES = [variant for group in ABLATIONS.values() for variant in group]
+
 
 @pytest.mark.parametrize("preset", ["base", "cpu"])
-@pytest.mark.parametrize(
-    "variant", [v for group in ABLATIONS.values() for v in group], ids=lambda variant: variant.name
-)
+@pytest.mark.parametrize("variant", SWITCHES, ids=lambda variant: variant.name)
 def test_an_ablation_is_one_switch(variant, preset):
     values = PRESETS[preset].values()
     changed = PRESETS[preset].override(variant.settings).values()
@@ -26,7 +26,7 @@ def test_an_ablation_is_one_switch(variant, preset):
 
 
 def test_names_are_unique_and_methods_exist():
-    assert len(VARIANTS) == 2 + sum(len(group) for group in ABLATIONS.values())
+    assert len(VARIANTS) == 2 + len(SWITCHES)
     assert all(name == variant.name for name, variant in VARIANTS.items())
     assert all(method in METHODS for variant in VARIANTS.values() for method in variant.methods)
     assert set(DEFAULT.methods) == {"field", "voxels", "crop_votes"}
@@ -61,7 +61,7 @@ def test_lerf_maps_a_room_without_depth():
     assert not online.mapper.store.all_have_depth
     assert isinstance(online.mapper.fields.proposal.densities[0], ProposalNetwork)
     assert online.mapper.fields.proposal.densities[0].grid.table.grad.abs().sum() > 0
-    assert float(steps[-1].language) > 0 and float(steps[-1].loss) < float(steps[0].loss) + 1.0
+    assert 0 < float(steps[-1].language) < float(max(stats.language for stats in steps))
     surface = online.mapper.surface(200)
     weights = surface.features.weights
     assert weights.shape == (len(surface.points.views), 6)
