@@ -102,11 +102,13 @@ def test_mapper_config_is_the_preset_changed_where_asked(make_node):
         scene__center=[1.0, 2.0, 0.5],
         keyframe__capacity=7,
         training__rays=99,
+        dense__model="auto",
         map__overrides=["sampling.samples = 12", "scene.far=4.5"],
     )
     config = p.mapper_config(settings, "cpu")
     assert (config.scene.radius, config.scene.center, config.scene.far) == (3.0, (1.0, 2.0, 0.5), 4.5)
     assert (config.keyframe.capacity, config.sampling.rays, config.sampling.samples) == (7, 99, 12)
+    assert config.dense.model == "auto" and PRESETS["cpu"].dense.model == "none"
     assert config.keyframe.translation == PRESETS["cpu"].keyframe.translation
 
 
