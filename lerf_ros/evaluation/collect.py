@@ -63,14 +63,13 @@ def pending(
     seeds: Sequence[int],
     variants: Sequence[str],
     settings: RunSettings,
-    encoder_hash: str,
     known: Container[tuple[int, str, str]],
 ) -> list[Task]:
     """What is still to be done: all rooms in all variants, but for the `known` (seed, variant, fingerprint)."""
     tasks = []
     for number, seed in enumerate(seeds):
         chosen = [VARIANTS[name] for name in variants if number < (VARIANTS[name].rooms or len(seeds))]
-        missing = [v for v in chosen if (seed, v.name, settings.fingerprint(v, encoder_hash)) not in known]
+        missing = [v for v in chosen if (seed, v.name, settings.fingerprint(v)) not in known]
         if missing:
             tasks.append(Task(seed, tuple(variant.name for variant in missing)))
     return tasks

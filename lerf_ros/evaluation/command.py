@@ -39,16 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             preset=options.preset or ("base" if cuda else "cpu"),
             budget=Budget(steps=options.steps) if options.steps else Budget(seconds=seconds),
             device=options.device,
+            encoder_hash=records.encoder_hash(load_encoder(options.encoder, options.pretrained)),
             overrides=dict(_setting(text) for text in options.set),
             jobs=options.jobs,
             views=options.views,
         )
-        encoder = load_encoder(options.encoder, options.pretrained)
-        digest = records.encoder_hash(encoder)
         folders = [options.out / "rooms", *options.known]
         known = {(r.seed, r.variant, r.fingerprint) for folder in folders for r in records.read(folder)}
         seeds = options.seeds or list(range(FIRST_SEED, FIRST_SEED + (ROOMS_CUDA if cuda else ROOMS_CPU)))
-        tasks = pending(seeds, options.variants, settings, digest, known)
+        tasks = pending(seeds, options.variants, settings, known)
         pictures = options.out / "pictures" if options.pictures else None
         collect(tasks, Job(settings, (options.encoder, options.pretrained), run_file(options.out), pictures))
     results = [r for folder in (*options.known, options.out / "rooms") for r in records.read(folder)]

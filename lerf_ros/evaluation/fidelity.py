@@ -23,13 +23,14 @@ def feature_fidelity(online: OnlineMapper, held_out: Sequence[HeldOutView], stri
     the crop's physical size there, by its own depth.
 
     Returns:
-        [crop_px, cosine, crops] of every level.
+        [crop_px, cosine, crops, cosine with the crop that was drawn next instead] of every level: the last says how
+        alike all crops are to the encoder.
     """
     mapper, encoder = online.mapper, online.encoder
     layout = mapper.layout
     assert layout is not None
     rng = np.random.default_rng(0)
-    sums = np.zeros((len(layout.levels), 2))
+    sums = np.zeros((len(layout.levels), 3))
     for view in held_out[:: max(1, len(held_out) // _VIEWS)][:_VIEWS]:
         camera = view.view.camera
         rendering = mapper.render(camera, view.view.T_world_camera, stride=stride, features=True)
@@ -43,10 +44,10 @@ def feature_fidelity(online: OnlineMapper, held_out: Sequence[HeldOutView], stri
             rows, columns = rendering.depth_z.shape
             pixel = cell[:, 1].clamp(0, rows - 1) * columns + cell[:, 0].clamp(0, columns - 1)
             rendered = rendering.features[pixel].embed(rendering.scale_of(level.crop_px)[pixel])
-            sums[number] += [float((own * rendered).sum()), len(own)]
+            sums[number] += [float((own * rendered).sum()), len(own), float((own.roll(1, 0) * rendered).sum())]
     return [
-        [level.crop_px, float(total / max(count, 1)), int(count)]
-        for level, (total, count) in zip(layout.levels, sums, strict=True)
+        [level.crop_px, float(total / max(count, 1)), int(count), float(other / max(count, 1))]
+        for level, (total, count, other) in zip(layout.levels, sums, strict=True)
     ]
 
 

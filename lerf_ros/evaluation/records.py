@@ -19,7 +19,7 @@ from lerf_ros.evaluation.variants import Variant
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 
-EXAM_VERSION = 1  # to be raised when questions, judging or what is recorded change: older results are then asked anew
+EXAM_VERSION = 2  # to be raised when questions, judging or what is recorded change: older results are then asked anew
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class RunSettings:
         preset, overrides: the mapper's settings, see `MapperConfig.override`; variants change them further.
         budget: of variants whose own is 1.
         device: "cpu" or "cuda".
+        encoder_hash: of its weights and calibration.
         jobs: processes that share the device: seconds mean less when they do.
         frames, width, height: of the rooms.
         views: held-out views a room.
@@ -39,6 +40,7 @@ class RunSettings:
     preset: str
     budget: Budget
     device: str
+    encoder_hash: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     jobs: int = 1
     frames: int = 80
@@ -50,7 +52,7 @@ class RunSettings:
     def config(self, variant: Variant) -> MapperConfig:
         return PRESETS[self.preset].override(self.overrides).override(variant.settings)
 
-    def fingerprint(self, variant: Variant, encoder_hash: str) -> str:
+    def fingerprint(self, variant: Variant) -> str:
         """Results with the same fingerprint are comparable and are not measured twice; the commit plays no part."""
         values = {
             "exam": EXAM_VERSION,
@@ -59,7 +61,7 @@ class RunSettings:
             "budget": asdict(self.budget * variant.budget),
             "run": [self.device, self.frames, self.width, self.height, self.views, self.stops],
             "jobs": self.jobs if self.budget.seconds is not None else 1,
-            "encoder": encoder_hash,
+            "encoder": self.encoder_hash,
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -111,7 +113,7 @@ class RoomResult:
         methods: method -> {"seconds": to answer all questions, "answers": one `AnswerRecord` for each of `queries`}.
         curve: at each stop {"share", "seconds", "steps", "keyframes", "correct": method -> one bool for each question
             about a thing ("object" and "attribute", in the order of `queries`)}.
-        figures: psnr (dB), depth_error (m), fidelity (per level [crop_px, cosine, crops]), memory_mb, keyframes, steps,
+        figures: psnr (dB), depth_error (m), fidelity (see `feature_fidelity`), memory_mb, keyframes, steps,
             seconds, pyramid_progress, room_chance (part questions, random point of the whole visible room).
     """
 
@@ -163,7 +165,7 @@ def latest(results: Iterable[RoomResult]) -> list[RoomResult]:
 
 
 def encoder_hash(encoder: Encoder) -> str:
-    """Of its weights and calibration."""
+    """Of its weights and calibration. Load it on the CPU for this: on a GPU weights may be rounded."""
     digest = hashlib.sha256(repr((encoder.name, encoder.calibration)).encode())
     for name, tensor in sorted(encoder.model.state_dict().items()):
         digest.update(name.encode())

@@ -30,6 +30,7 @@ _NAMES = {
     "absent_colour_auroc": "absent colour, AUROC",
     "recall_at_k": "several instances, recall at k",
     "found_and_right": "right and above the default threshold",
+    "wholes_accuracy": "wholes of which parts are asked for",
     "part_of_part_accuracy": "parts of parts",
     "parts_chance": "parts, chance on the thing's visible surface",
 }
@@ -99,8 +100,12 @@ def markdown(values: Mapping[str, Any]) -> str:
         [name.replace("_", " "), *(form.format(m[name]) for m in methods.values())] for name, form in _PLAIN.items()
     ]
     for crop in first["fidelity"]:
+        pairs = [m["fidelity"].get(crop, (math.nan, math.nan)) for m in methods.values()]
         rows.append(
-            [f"feature fidelity, crops of {crop} px", *(_number(m["fidelity"].get(crop)) for m in methods.values())]
+            [
+                f"feature fidelity, crops of {crop} px (other crops)",
+                *(f"{own:.3f} ({other:.3f})" for own, other in pairs),
+            ]
         )
     lines += ["", "## Maps and means over rooms", "", *_table(["", *methods], rows)]
     lines += ["", "## Accuracy against seconds of training (questions about whole things)", ""]
@@ -186,7 +191,3 @@ def _scaled(name: str, value: float) -> str:
     if not math.isfinite(value):
         return "inf" if value > 0 else "-inf" if value < 0 else "-"
     return f"{100 * value:.1f}" if "auroc" not in name else f"{value:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

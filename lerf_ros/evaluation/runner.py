@@ -85,11 +85,11 @@ def evaluate_room(
         methods[name] = {"seconds": seconds, "answers": [asdict(a) for a in record(exam, answers, views)]}
     if pictures is not None:
         for name, (method, _, answers) in final.items():
-            write_sheet(pictures / f"room_{seed}_{variant.name}_{name}.png", method, exam, answers, RENDER_STRIDE)
+            write_sheet(pictures / f"room_{seed}_{variant.name}_{name}.jpg", method, exam, answers, RENDER_STRIDE)
     return RoomResult(
         seed=seed,
         variant=variant.name,
-        fingerprint=settings.fingerprint(variant, records.encoder_hash(encoder)),
+        fingerprint=settings.fingerprint(variant),
         found_threshold=encoder.calibration.found_threshold,
         settings=_settings(settings, variant, encoder),
         machine=records.machine(device),

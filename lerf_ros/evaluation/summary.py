@@ -35,13 +35,19 @@ class Metric:
     statistic: Callable[[Array], float]
 
 
-def _mean(*categories: str, of: Callable[[dict[str, Any], dict[str, Any], RoomResult], float]) -> Metric:
-    def rows(result: RoomResult, method: str) -> Array:
-        answers = result.methods[method]["answers"]
-        pairs = zip(result.queries, answers, strict=True)
-        return np.array([of(query, answer, result) for query, answer in pairs if query["category"] in categories])
+def _mean(
+    *categories: str,
+    of: Callable[[dict[str, Any], dict[str, Any], RoomResult], float],
+    where: Callable[[dict[str, Any], RoomResult], bool] = lambda query, result: True,
+) -> Metric:
+    """Of one value of each question in some categories."""
 
-    return Metric(lambda result, method: rows(result, method).reshape(-1, 1), lambda rows: float(rows.mean()))
+    def rows(result: RoomResult, method: str) -> Array:
+        pairs = zip(result.queries, result.methods[method]["answers"], strict=True)
+        kept = [of(q, a, result) for q, a in pairs if q["category"] in categories and where(q, result)]
+        return np.array(kept, np.float64).reshape(-1, 1)
+
+    return Metric(rows, lambda rows: float(rows.mean()))
 
 
 def _correct(query: dict[str, Any], answer: dict[str, Any], result: RoomResult) -> float:
@@ -81,6 +87,11 @@ def _ratio(part_of: Callable[[dict[str, Any], dict[str, Any]], tuple[int, int]],
     return Metric(rows, lambda rows: float(rows[:, 0].sum() / rows[:, 1].sum()) if len(rows) else math.nan)
 
 
+def _has_parts(query: dict[str, Any], result: RoomResult) -> bool:
+    """Whether parts of the thing are asked for as well."""
+    return any(other["part"] and other["instance_ids"] == query["instance_ids"] for other in result.queries)
+
+
 def _at_threshold(query: dict[str, Any], answer: dict[str, Any], result: RoomResult) -> float:
     return float((answer["relevancy"] >= result.found_threshold) == (query["category"] in THINGS))
 
@@ -103,9 +114,8 @@ METRICS: dict[str, Metric] = {
     "found_and_right": _mean(
         *THINGS, of=lambda query, answer, result: answer["correct"] and answer["relevancy"] >= result.found_threshold
     ),
-    "part_of_part_accuracy": _ratio(
-        lambda query, answer: (int(answer["correct"] and query["part_of_part"]), int(query["part_of_part"])), "part"
-    ),
+    "wholes_accuracy": _mean(*THINGS, of=_correct, where=_has_parts),
+    "part_of_part_accuracy": _mean("part", of=_correct, where=lambda query, result: query["part_of_part"]),
     "parts_chance": _mean("part", of=lambda query, answer, result: query["chance"]),
 }
 
@@ -142,7 +152,9 @@ def figures(results: Sequence[RoomResult], variant: str, method: str) -> dict[st
     ):
         values[name] = float(np.mean([room.figures[name] for room in rooms]))
     levels = zip(*(room.figures["fidelity"] for room in rooms), strict=True)
-    values["fidelity"] = {str(level[0][0]): float(np.mean([cosine for _, cosine, _ in level])) for level in levels}
+    values["fidelity"] = {
+        str(level[0][0]): [float(np.mean([row[i] for row in level])) for i in (1, 3)] for level in levels
+    }
     values["curve"] = [
         {
             "share": stops[0]["share"],

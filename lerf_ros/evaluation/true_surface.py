@@ -14,7 +14,9 @@ from lerf_ros.world.render import Scene
 from lerf_ros.world.room import Room
 from lerf_ros.world.truth import TruthQuery
 
-ON_PART = 0.005  # m; a depth camera cannot tell a decal from what it is on: that near to a part is on it
+ON_PART = (
+    0.005  # m; a depth camera cannot tell a decal from what it is on: that near to a part is on it, and in its box
+)
 _VISIBLE = 0.003  # m, between a point and what a ray to it hits first
 _FARTHEST = 4.0  # m, from which a camera is taken to see a point
 
@@ -44,11 +46,13 @@ class TrueSurface:
         """Whether a point is a right answer: inside a grown box; for a part, and on no other part of the thing.
 
         On the part: no other surface of the thing is nearer (by more than `ON_PART`) than the part's own or that of
-        one nested in it.
+        one nested in it. The box of a flat part grows by `ON_PART` at least.
         """
-        if not any(bool(box.grown().contains(x_world)) for box in query.boxes):
-            return False
-        return query.part is None or any(
+        if query.part is None:
+            return any(bool(box.grown().contains(x_world)) for box in query.boxes)
+        flat = [np.maximum(ON_PART - (box.grown().size - box.size) / 2, 0) for box in query.boxes]
+        inside = any(bool(box.grown().contains(x_world, grow)) for box, grow in zip(query.boxes, flat, strict=True))
+        return inside and any(
             self.distance(x_world, i, self._parts(query, i)) <= self.distance(x_world, i) + ON_PART
             for i in query.instance_ids
         )

@@ -11,6 +11,8 @@ from lerf_ros.world.language import colour_names, names, part_names, with_articl
 from lerf_ros.world.truth import TruthObject, TruthQuery
 
 ABSENT = 12  # questions of each of the two absent categories among all questions of a room
+TABLES, SEATS = frozenset({"table", "round table", "desk"}), frozenset({"chair", "sofa", "armchair"})
+ONLY_OF = {"tabletop": TABLES, "surface": TABLES, "backrest": SEATS}  # a drum has a top, but no tabletop
 NEAR_COLOURS = (frozenset({"grey", "metal"}), frozenset({"brown", "wooden"}))  # a person might say either
 
 Things = dict[int, TruthObject]
@@ -110,7 +112,7 @@ def _ask_part(thing: TruthObject, part: str, things: Things, rng: np.random.Gene
     whole = str(rng.choice(names(thing.kind)))
     if len(similar) > 1:
         whole = f"{rng.choice(colour_names(thing.colour))} {whole}"
-    said = str(rng.choice(part_names(part)))
+    said = str(rng.choice([name for name in part_names(part) if thing.kind in ONLY_OF.get(name, {thing.kind})]))
     text = f"{whole} {said}" if rng.random() < 0.5 else f"the {said} of {with_article(whole)}"
     rivals = tuple(t.instance_id for t in similar if t is not thing and part in t.parts)
     return TruthQuery(text, (thing.instance_id,), (thing.parts[part],), "part", part, rivals)

@@ -13,8 +13,8 @@ from lerf_ros.evaluation.records import EXAM_VERSION, RoomResult, RunSettings
 from lerf_ros.evaluation.variants import Variant
 from lerf_ros.features.encoder import EncoderError
 
-SETTINGS = RunSettings("cpu", Budget(steps=10), "cpu")
 HASH = "0123"
+SETTINGS = RunSettings("cpu", Budget(steps=10), "cpu", HASH)
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def result_of(seed: int, variant: str, settings: RunSettings = SETTINGS) -> Room
     query = {"text": "a mug", "category": "object", "instance_ids": [1], "things": ["a red mug"], "part": None}
     query |= {"part_of_part": False, "rivals": [], "chance": None}
     figures = dict.fromkeys(("psnr", "depth_error", "memory_mb", "seconds", "steps", "keyframes"), 1.0)
-    figures |= {"pyramid_progress": 1.0, "room_chance": 0.01, "fidelity": [[24, 0.9, 10]]}
+    figures |= {"pyramid_progress": 1.0, "room_chance": 0.01, "fidelity": [[24, 0.9, 10, 0.5]]}
     return RoomResult(
         seed=seed,
         variant=variant,
-        fingerprint=settings.fingerprint(VARIANTS[variant], HASH),
+        fingerprint=settings.fingerprint(VARIANTS[variant]),
         found_threshold=0.5,
         settings={"exam": EXAM_VERSION},
         machine={"device": "none", "torch": "0"},
@@ -60,36 +60,41 @@ def write_result(task: Task, job: Job, say) -> None:
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path, variants):
     folder, names = tmp_path / "rooms", ["one", "two"]
-    first = pending([5, 6, 7, 8], names, SETTINGS, HASH, known(folder))
+    first = pending([5, 6, 7, 8], names, SETTINGS, known(folder))
     assert first == [Task(seed, ("one", "two")) for seed in (5, 6, 7, 8)]
     job = Job(SETTINGS, ("mini", ""), run_file(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         collect(first, job, write_result, io.StringIO())
     with job.results.open("a") as file:  # and in the middle of a line
         file.write(json.dumps(result_of(7, "one").__dict__)[:100])
-    assert pending([5, 6, 7, 8], names, SETTINGS, HASH, known(folder)) == first[2:]
+    assert pending([5, 6, 7, 8], names, SETTINGS, known(folder)) == first[2:]
     # A second file of the next run; what it does is not done a third time.
     records.append(folder / "later.jsonl", result_of(7, "two"))
-    assert pending([5, 6, 7, 8], names, SETTINGS, HASH, known(folder)) == [Task(7, ("one",)), first[3]]
+    assert pending([5, 6, 7, 8], names, SETTINGS, known(folder)) == [Task(7, ("one",)), first[3]]
 
 
 def test_other_settings_are_measured_anew(tmp_path, variants):
     for seed in (5, 6):
         records.append(tmp_path / "a.jsonl", result_of(seed, "one"))
-    assert pending([5, 6], ["one"], SETTINGS, HASH, known(tmp_path)) == []
-    changes = ({"budget": Budget(steps=11)}, {"overrides": {"sampling.samples": 9}}, {"views": 3}, {"device": "cuda"})
+    assert pending([5, 6], ["one"], SETTINGS, known(tmp_path)) == []
+    changes = (
+        {"budget": Budget(steps=11)},
+        {"overrides": {"sampling.samples": 9}},
+        {"views": 3},
+        {"device": "cuda"},
+        {"encoder_hash": "4567"},
+    )
     for change in changes:
-        assert len(pending([5, 6], ["one"], replace(SETTINGS, **change), HASH, known(tmp_path))) == 2
-    assert len(pending([5, 6], ["one"], SETTINGS, "another encoder", known(tmp_path))) == 2
+        assert len(pending([5, 6], ["one"], replace(SETTINGS, **change), known(tmp_path))) == 2
     # Processes side by side change what a second is worth, not what a step is.
-    assert pending([5, 6], ["one"], replace(SETTINGS, jobs=4), HASH, known(tmp_path)) == []
+    assert pending([5, 6], ["one"], replace(SETTINGS, jobs=4), known(tmp_path)) == []
     timed = replace(SETTINGS, budget=Budget(seconds=5.0))
     variant = VARIANTS["one"]
-    assert timed.fingerprint(variant, HASH) != replace(timed, jobs=4).fingerprint(variant, HASH)
+    assert timed.fingerprint(variant) != replace(timed, jobs=4).fingerprint(variant)
 
 
 def test_a_costly_variant_is_limited_to_the_first_rooms(variants):
-    tasks = pending([5, 6], ["one", "few"], SETTINGS, HASH, set())
+    tasks = pending([5, 6], ["one", "few"], SETTINGS, set())
     assert tasks == [Task(5, ("one", "few")), Task(6, ("one",))]
 
 

@@ -65,7 +65,7 @@ def test_parts_are_asked_for_when_three_frames_show_them(exam):
     assert len(asked) > 10
     views = [room.truth_view(i) for i in range(len(room))]
     for instance, thing in room.things.items():
-        for part in thing.parts if instance in room.askable else ():
+        for part in thing.parts.keys() - {"body"} if instance in room.askable else ():
             index = 1 + PARTS.index(part)
             counts = [np.count_nonzero((v.instance == instance) & (v.part == index)) for v in views]
             clearly = sum(count >= 1.6 * PART_VISIBLE * 160 * 120 for count in counts) >= SEEN_IN

@@ -16,7 +16,7 @@ from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 
 SHIFTS = {"shifted_1cm": 0.01, "shifted_5cm": 0.045, "shifted_1m": 1.0}
-GUESSES = 5
+GUESSES = 4
 SMALL = {"pyramid.fractions": (0.3, 0.5), "pyramid.strides": (0.5, 0.5), "pyramid.time_share": 0.9}
 
 
@@ -31,7 +31,9 @@ def result(exam, oracle, guesser):
             patch.setitem(methods.METHODS, f"on_it{i}", lambda online, i=i: guesser(exam, 100 + i, own=True))
         guessers = [f"{name}{i}" for name in ("anywhere", "on_it") for i in range(GUESSES)]
         variant = Variant("test", SMALL, methods=("oracle", *SHIFTS, *guessers, "field", "voxels"))
-        settings = RunSettings("cpu", Budget(steps=6), "cpu", frames=24, width=160, height=120, views=5, stops=(0.5, 1))
+        settings = RunSettings(
+            "cpu", Budget(steps=6), "cpu", "0123", frames=24, width=160, height=120, views=5, stops=(0.5, 1)
+        )
         return evaluate_room(exam, variant, settings, load_encoder())
 
 
