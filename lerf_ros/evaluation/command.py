@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             overrides=dict(_setting(text) for text in options.set),
             jobs=options.jobs,
             views=options.views,
+            stops=options.stops,
         )
         folders = [options.out / "rooms", *options.known]
         known = {(r.seed, r.variant, r.fingerprint) for folder in folders for r in records.read(folder)}
@@ -78,6 +79,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--known", type=Path, action="append", default=[], help="folder with results of earlier runs")
     parser.add_argument("--report-only", action="store_true", help="report on the results that there are")
     parser.add_argument("--views", type=int, default=12, help="held-out views a room")
+    parser.add_argument(
+        "--stops", type=_shares, default=RunSettings.stops, help="ask at these shares of the budget, too"
+    )
     parser.add_argument("--pictures", action="store_true", help="a sheet of relevancy views for every room")
     parser.add_argument("--encoder", default="mini", help="mini, or the name of an open_clip model")
     parser.add_argument("--pretrained", default="", help="its weights: tag or file")
@@ -96,6 +100,11 @@ def _seeds(text: str) -> list[int]:
         first, _, last = part.partition("-")
         seeds += range(int(first), int(last or first) + 1)
     return seeds
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """ "0.25,0.5" -> (0.25, 0.5, 1.0)."""
+    return tuple(sorted({1.0, *(float(share) for share in text.split(",") if 0.0 < float(share) <= 1.0)}))
 
 
 def _setting(text: str) -> tuple[str, object]:

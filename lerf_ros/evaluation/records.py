@@ -157,11 +157,15 @@ def read(folder: Path) -> Iterator[RoomResult]:
 
 
 def latest(results: Iterable[RoomResult]) -> list[RoomResult]:
-    """The newest result of each room and variant; all of a variant have one fingerprint, that of its newest result."""
+    """The newest result of each room and variant; all of a variant have one fingerprint, that of its newest result.
+
+    The variant "default" comes first: the others are compared with it.
+    """
     results = list(results)
     fingerprints = {result.variant: result.fingerprint for result in results}
     chosen = {(r.variant, r.seed): r for r in results if r.fingerprint == fingerprints[r.variant]}
-    return [chosen[key] for key in sorted(chosen, key=lambda key: (list(fingerprints).index(key[0]), key[1]))]
+    order = sorted(fingerprints, key=lambda variant: variant != "default")
+    return [chosen[key] for key in sorted(chosen, key=lambda key: (order.index(key[0]), key[1]))]
 
 
 def encoder_hash(encoder: Encoder) -> str:

@@ -104,6 +104,8 @@ def test_the_newest_settings_of_a_variant_are_reported(tmp_path, variants):
     longer = replace(SETTINGS, budget=Budget(steps=20))
     records.append(tmp_path / "2.jsonl", result_of(6, "one", longer))
     assert [r.seed for r in records.latest(records.read(tmp_path))] == [6]
+    records.append(tmp_path / "3.jsonl", result_of(8, "default"))
+    assert [r.variant for r in records.latest(records.read(tmp_path))] == ["default", "one"]
 
 
 def test_a_failure_in_a_process_of_its_own_ends_the_run(tmp_path):
