@@ -8,6 +8,7 @@ import platform
 
 import torch
 from mini_clip_evaluation import CLEAR_RELEVANCY, MIN_VISIBLE, MIN_WHOLE
+from mini_clip_parts import MIN_PART_PX
 from mini_clip_texts import CANONICAL_PHRASES, TextBank
 
 from lerf_ros.features.encoder import Encoder
@@ -23,7 +24,7 @@ def model_card(
     device = torch.cuda.get_device_name() if encoder.device.type == "cuda" else platform.machine()
     percent = {name: f"{100 * value:.1f} %" for name, value in figures.items()}
     calibration = encoder.calibration
-    rooms = views // options.views
+    rooms = views // (options.views * (1 + options.repainted))
     held_out = ", ".join(f"{colour} {kind}" for kind, colour in HELD_OUT_COMBINATIONS)
     return f"""# mini CLIP
 
@@ -36,8 +37,8 @@ dimensions, fp16), trained on crops of the procedural rooms of `lerf_ros/world` 
 
 - Objects: {", ".join(OBJECTS)}.
 - Furniture: {", ".join(FURNITURE)}. Of the room itself: {", ".join(STRUCTURE)}.
-- Colours and materials: {", ".join(COLOURS)}; said as "red mug".
-- Parts of objects, said as "bear nose" or "nose of the bear": less reliably than whole objects.
+- Colours and materials: {", ".join(COLOURS)}; said as "red mug" or "something red".
+- Parts of objects, said as "bear nose" or "nose of the bear": less reliably than whole objects (figures below).
 - {len(bank.tokenizer.words)} words (`vocabulary.txt`): the names above, some synonyms ("couch", "cup"), phrases around
   them ("where is the red mug"), at most {bank.tokenizer.context_length - 2} words. Case, punctuation and plural do not
   matter.
@@ -52,9 +53,10 @@ dimensions, fp16), trained on crops of the procedural rooms of `lerf_ros/world` 
 
 ## Figures
 
-2D crops of {options.test_rooms} evaluation rooms (seeds never used in training or calibration),
-{options.views} views each; crops centred on objects and furniture of at least {MIN_VISIBLE} visible pixels
-and at least {MIN_WHOLE:.0%} of their projected 3D box in view and not hidden ({figures["crops"]:.0f} crops, of which
+2D crops of {options.test_rooms} evaluation rooms (seeds never used in training, calibration or any choice),
+{options.views} views each with a sensor's noise; crops centred on objects and furniture of at least {MIN_VISIBLE}
+visible pixels and at least {MIN_WHOLE:.0%} of their projected 3D box in view and not hidden
+({figures["crops"]:.0f} crops, of which
 {figures["crops held out"]:.0f} of combinations of kind and colour never seen in training).
 
 | | all | held-out combinations |
@@ -69,7 +71,16 @@ and at least {MIN_WHOLE:.0%} of their projected 3D box in view and not hidden ({
 | found (relevancy above the threshold) | {percent["found"]} |
 | absent objects rejected, {figures["absent queries"]:.0f} queries | {percent["absent rejected"]} |
 | of these: kind present, but in another colour | {percent["absent colour rejected"]} |
+| AUROC of present against absent queries, best crop of all views | {figures["existence AUROC"]:.4f} |
 | AUROC of the relevancy of object-centred crops, right against absent texts | {figures["relevancy AUROC"]:.4f} |
+
+| parts of at least {MIN_PART_PX} visible pixels | |
+| --- | --- |
+| best crop's centre in the part's 2D box grown by a quarter and on no sibling, {figures["part queries"]:.0f} queries \
+| {percent["part localised"]} |
+| best crop's centre pixel is of the part, or of a part of it | {percent["part met"]} |
+| part-centred crops: own text above the whole's and all siblings' (chance {percent["part, chance"]}), \
+{figures["part crops"]:.0f} crops | {percent["part"]} |
 
 Held-out combinations: {held_out}.
 
@@ -78,13 +89,17 @@ Held-out combinations: {held_out}.
 Canonical phrases: {", ".join(f'"{phrase}"' for phrase in CANONICAL_PHRASES)}; they were trained to lie between what is
 true of a crop and what is false. k = {calibration.k} gives the median object-centred crop of the validation rooms a
 relevancy of {CLEAR_RELEVANCY} for its own text; the threshold {calibration.found_threshold} parts present from absent
-objects best there (best crop of all views). That is for single crops; for answers, let `lerf_ros.evaluation.rooms` map
-validation rooms and write the threshold that it prints into `calibration.json`.
+objects best there (best crop of all views).
+
+That threshold is for single crops, and the figures above are taken with it. A map averages crops of many views, and
+what it says of absent things is far lower: `calibration.json` holds the threshold for maps, {options.map_threshold}. It
+was given to the tool (`--map-threshold`), not measured by it; it has to be chosen on maps of validation rooms.
 
 ## Training
 
 `tools/train_mini_clip.py` on {datetime.date.today()}, {device}, PyTorch {torch.__version__.split("+")[0]}: {steps}
-steps of {options.batch} crops in {options.minutes:g} minutes, from {views} views of {rooms} training rooms (seed
-{options.seed}, learning rate {options.learning_rate:g}). `--minutes {options.minutes:g}` repeats it.
+steps of {options.batch} crops in {options.minutes:g} minutes, from {views} views of {rooms} training rooms
+({options.repainted} of {1 + options.repainted} views with things in other colours; seed {options.seed}, learning rate
+{options.learning_rate:g}). `--minutes {options.minutes:g}` repeats it.
 Weights: Apache-2.0, as the package.
 """

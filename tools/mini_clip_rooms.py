@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
-from mini_clip_views import MAX_REGIONS, RoomViews
+from mini_clip_views import MAX_REGIONS, MAX_TEXTS, RoomViews
 from scipy.ndimage import find_objects
 
 from lerf_ros.world.kinds.catalogue import (
@@ -20,67 +22,92 @@ from lerf_ros.world.materials import COLOURS
 from lerf_ros.world.parts import PARTS
 from lerf_ros.world.render import NOTHING, View
 from lerf_ros.world.room import Room
+from lerf_ros.world.sensor import expose
 from lerf_ros.world.truth import Box
+
+PART_OF_PART = 0.7  # of a part's box that has to lie in another's, twice as large at least
 
 
 def class_phrases() -> dict[str, list[str]]:
     """Everything that can be true of a crop in a training room, with the ways to say it."""
     phrases: dict[str, list[str]] = {}
+    for colour in COLOURS:
+        phrases[colour] = [said for c in colour_names(colour) for said in (c, f"something {c}", f"anything {c}")]
     for kind in (*KINDS, *STRUCTURE):
         phrases[kind] = list(names(kind))
         for colour in colours_of(kind, "train") if kind in KINDS else COLOURS:
             phrases[f"{colour} {kind}"] = [f"{c} {name}" for c in colour_names(colour) for name in names(kind)]
     for kind in KINDS:
-        for part in _parts(kind):
+        for part in parts_of(kind):
             said = [(k, p) for k in names(kind) for p in part_names(part)]
             phrases[f"{kind} {part}"] = [f"{k} {p}" for k, p in said] + [f"{p} of the {k}" for k, p in said]
     return phrases
 
 
-def render_room(seed: int, views: int) -> RoomViews:
-    """Views of a room: from random places if it is for training, else evenly spread over its walk."""
-    if seed in TRAINING_SEEDS:
-        room, rng = Room(seed, split="train"), np.random.default_rng([seed, 10])
-        seen = [room.view(room.camera, room.random_viewpoint(rng)) for _ in range(views)]
-    else:
-        room = Room(seed)
-        seen = [room.truth_view(int(i)) for i in np.linspace(0, len(room) - 1, views)]
-    return _label(room, seen)
-
-
-def _parts(kind: str) -> list[str]:
+@cache
+def parts_of(kind: str) -> tuple[str, ...]:
     """Names of the parts that a kind may have; some of them are built in several ways."""
-    names: set[str] = set()
+    found: set[str] = set()
     for attempt in range(8):
         rng = np.random.default_rng(attempt)
         colour = KINDS[kind].colours[0]
         shape = build_object(kind, colour, rng) if kind in OBJECTS else build_furniture(kind, colour, rng)[0]
-        names |= set(shape.parts())
-    return sorted(names - {"", "body"})
+        found |= set(shape.parts())
+    return tuple(sorted(found - {"", "body"}))
 
 
-def _label(room: Room, views: list[View]) -> RoomViews:
+def render_room(seed: int, views: int) -> RoomViews:
+    """Views of a room: for training half from random places and half from its walk, clean; else of the walk, noisy."""
+    if seed in TRAINING_SEEDS:
+        room, rng = Room(seed, split="train"), np.random.default_rng([seed, 10])
+        poses = [*room.trajectory[rng.permutation(len(room))[: views // 2]]]
+        poses += [room.random_viewpoint(rng) for _ in range(views - len(poses))]
+        seen = [room.view(room.camera, pose) for pose in poses]
+        return _label(room, seen, [view.image for view in seen])
+    room, rng = Room(seed), np.random.default_rng([seed, 11])
+    seen = [room.truth_view(int(i)) for i in np.linspace(0, len(room) - 1, views)]
+    return _label(room, seen, [expose(view.image, rng) for view in seen])
+
+
+def _label(room: Room, views: list[View], images: list[np.ndarray]) -> RoomViews:
     """Numbers every (instance, part) seen; region 0 and instance 0 are what belongs to nothing."""
     codes = [np.where(view.instance == NOTHING, 0, (view.instance + 1) * 1000 + view.part) for view in views]
     regions = np.unique(np.concatenate([[0], *(np.unique(code) for code in codes)]))
     if len(regions) > MAX_REGIONS:
         raise ValueError(f"room {room.seed} shows {len(regions)} regions, more than {MAX_REGIONS}")
-    texts, part_texts, structure = [[]], [[]], [False]
+    texts, part_texts, colours = [[]], [[]], [""]
     for code in regions[1:]:
         thing, part = room.things[int(code) // 1000 - 1], int(code) % 1000
-        texts.append([thing.kind, f"{thing.colour} {thing.kind}"])
-        part_texts.append([f"{thing.kind} {PARTS[part - 1]}"] if part else [])
-        structure.append(thing.role == "structure")
+        texts.append([thing.kind, f"{thing.colour} {thing.kind}", thing.colour])
+        nested = [PARTS[part - 1], *_parts_around(PARTS[part - 1], thing.parts)] if part else []
+        part_texts.append([f"{thing.kind} {name}" for name in nested[:MAX_TEXTS]])
+        colours.append("" if thing.role == "structure" else thing.colour)
     masks = np.stack([np.searchsorted(regions, code) for code in codes]).astype(np.uint8)
-    images, instance = np.stack([view.image for view in views]), regions // 1000
+    instance = regions // 1000
+    structure = np.array([bool(said) and not colour for said, colour in zip(texts, colours)])
     visible, boxes = _extents(masks, instance)
-    whole = np.zeros(boxes.shape[:2])
+    whole = np.zeros(boxes.shape[1:3])
     for view, seen in enumerate(views):
         for region in np.flatnonzero(visible[0, view]):
             if instance[region]:
                 area = _projected_area(room.things[int(instance[region]) - 1].box, seen)
-                whole[view, region] = boxes[view, region, 2] * boxes[view, region, 3] / area
-    return RoomViews(room.seed, images, masks, instance, texts, part_texts, np.array(structure), visible, whole, boxes)
+                whole[view, region] = boxes[0, view, region, 2] * boxes[0, view, region, 3] / area
+    return RoomViews(
+        room.seed, np.stack(images), masks, instance, texts, part_texts, colours, structure, visible, whole, boxes
+    )
+
+
+def _parts_around(part: str, boxes: dict[str, Box]) -> list[str]:
+    """The parts of which a part is a part itself ("nose" -> "head"): most of its box lies in their far larger ones."""
+    steps = np.linspace(-0.45, 0.45, 7)
+    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    inner = boxes[part]
+    points = (grid * inner.size) @ inner.T_world_box[:3, :3].T + inner.centre
+    return [
+        name
+        for name, box in boxes.items()
+        if np.prod(box.size) > 2 * np.prod(inner.size) and box.contains(points).mean() > PART_OF_PART
+    ]
 
 
 def _projected_area(box: Box, view: View) -> float:
@@ -93,13 +120,19 @@ def _projected_area(box: Box, view: View) -> float:
 
 def _extents(masks: np.ndarray, instance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`RoomViews.visible` and `RoomViews.boxes`."""
-    visible, boxes = np.zeros((2, len(masks), len(instance))), np.zeros((len(masks), len(instance), 4))
+    visible, boxes = np.zeros((2, len(masks), len(instance))), np.zeros((2, len(masks), len(instance), 4))
     for view, mask in enumerate(masks):
         pixels = np.bincount(mask.ravel(), minlength=len(instance))
         visible[:, view] = np.bincount(instance, weights=pixels)[instance], pixels
         for number, place in enumerate(find_objects(instance[mask]), start=1):
             if place is not None:
-                v, u = place
-                middle = (u.start + u.stop - 1) / 2, (v.start + v.stop - 1) / 2
-                boxes[view, instance == number] = *middle, u.stop - u.start, v.stop - v.start
+                boxes[0, view, instance == number] = _box(place)
+        for number, place in enumerate(find_objects(mask), start=1):
+            if place is not None:
+                boxes[1, view, number] = _box(place)
     return visible, boxes
+
+
+def _box(place: tuple[slice, slice]) -> tuple[float, float, int, int]:
+    v, u = place
+    return (u.start + u.stop - 1) / 2, (v.start + v.stop - 1) / 2, u.stop - u.start, v.stop - v.start

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mini_clip_paint import draw_paints, repaint
 from torch import Tensor
 
+from lerf_ros.world.materials import COLOURS
+
 MAX_REGIONS = 256
-MAX_TEXTS = 4
+MAX_TEXTS = 3
 CROP_FRACTIONS = (0.05, 0.5)  # of the image height: the range of LERF's pyramid
+ANYWHERE, AROUND_WHOLES = 0.3, 0.35  # of the crops; the others are around parts
+WHOLE_SIZES, PART_SIZES = (0.6, 3.6), (0.8, 4.0)  # crop sides, in sides of the box that they are around
+SENSOR_NOISE = 2.0  # grey levels, as in lerf_ros.world.sensor
 _LABEL_GRID = 32
+_WHOLE_WINDOW, _PART_WINDOW = 0.25, 0.15  # sigma in crop sides: what counts as a crop's middle
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,12 @@ class RoomViews:
     masks: np.ndarray  # (V, H, W) uint8, region number: a part of an instance; 0 is nothing
     instance: np.ndarray  # (regions,) the instance that a region belongs to
     texts: list[list[str]]  # per region: what is true of its whole instance ("mug", "red mug")
-    part_texts: list[list[str]]  # per region: what is true of the part alone ("mug handle")
+    part_texts: list[list[str]]  # per region: the part ("bear nose"), and the parts around it ("bear head")
+    colours: list[str]  # per region: of its whole instance; "" for what is no object or furniture
     structure: np.ndarray  # (regions,) bool: walls, floor, ..: known by their surface, not by their outline
     visible: np.ndarray  # (2, V, regions) px of the region's instance, of the region itself
     whole: np.ndarray  # (V, regions) how much of the instance's projected 3D box is in view and not hidden
-    boxes: np.ndarray  # (V, regions, 4) of the region's instance: u and v of its middle, width, height, px
+    boxes: np.ndarray  # (2, V, regions, 4) of the same two: u and v of the middle, width, height, px
 
 
 @dataclass(frozen=True)
@@ -46,64 +54,85 @@ class ViewStore:
 
     def __init__(self, capacity: int, height: int, width: int, texts: list[str], device: torch.device):
         self.texts = {text: i for i, text in enumerate(texts)}
+        self.colours = torch.tensor([i for text, i in self.texts.items() if text in COLOURS], device=device).long()
         self.height, self.width, self.count = height, width, 0
-        self.images = torch.zeros(capacity, height, width, 4, dtype=torch.uint8, device=device)  # RGB and padding
-        self.masks = torch.zeros(capacity, height, width, dtype=torch.uint8, device=device)
+        self.uv_size = torch.tensor([width, height], device=device)
+        self.available = torch.zeros((), device=device)  # `count`, for steps that are recorded
+        self.images = torch.zeros(capacity, height, width, 4, dtype=torch.uint8, device=device)  # RGB and region
         shape = (capacity, MAX_REGIONS)
         unused = len(texts)  # fills the places of the tables that hold no text
         self.labels = torch.full(
             (2, *shape, MAX_TEXTS), unused, dtype=torch.int64, device=device
-        )  # of wholes, of parts
+        )  # of wholes; of parts, the region's own first
         self.instance = torch.zeros(shape, dtype=torch.int64, device=device)
         self.structure = torch.zeros(shape, dtype=torch.bool, device=device)
         self.visible = torch.zeros(2, *shape, device=device)  # px of the region's instance, of the region itself
-        self.boxes = torch.zeros(*shape, 4, device=device)  # of the instance: u, v of the middle; width, height, px
+        self.boxes = torch.zeros(2, *shape, 4, device=device)  # of the same: u, v of the middle; width, height, px
 
-    @property
-    def full(self) -> bool:
-        return self.count == len(self.images)
+    def add(self, room: RoomViews, repainted: int = 0) -> None:
+        """Appends the room's views with a sensor's noise, and so many times again with its things in other colours."""
+        rng = np.random.default_rng([room.seed, 12])
+        kinds = [texts[0] if texts else "" for texts in room.texts]
+        images, masks = (torch.from_numpy(planes).to(self.images.device) for planes in (room.images, room.masks))
+        self._append(room, room.texts, images, masks)
+        for _ in range(repainted):
+            colours = draw_paints(kinds, room.colours, room.instance, rng)
+            texts = [
+                [kind, f"{colour} {kind}", colour] if colour else said
+                for kind, colour, said in zip(kinds, colours, room.texts)
+            ]
+            self._append(room, texts, repaint(images, masks, room.colours, colours), masks)
 
-    def add(self, room: RoomViews) -> None:
-        """Appends the room's views, as many as there is space for."""
-        n, regions = min(len(room.images), len(self.images) - self.count), len(room.instance)
+    def _append(self, room: RoomViews, whole_texts: list[list[str]], images: Tensor, masks: Tensor) -> None:
+        """As many of the views as there is space for."""
+        n, regions = min(len(images), len(self.images) - self.count), len(room.instance)
         labels = np.full((2, regions, MAX_TEXTS), len(self.texts))
-        for table, texts_of_regions in zip(labels, (room.texts, room.part_texts)):
+        for table, texts_of_regions in zip(labels, (whole_texts, room.part_texts)):
             for row, texts in zip(table, texts_of_regions):
                 known = [self.texts[text] for text in texts if text in self.texts]
                 row[: len(known)] = known
         device, rows = self.images.device, slice(self.count, self.count + n)
-        self.images[rows, ..., :3] = torch.from_numpy(room.images[:n]).to(device)
-        self.masks[rows] = torch.from_numpy(room.masks[:n]).to(device)
+        noise = SENSOR_NOISE * torch.randn(images[:n].shape, device=device)
+        self.images[rows, ..., :3] = (images[:n] + noise + 0.5).clamp(0, 255).to(torch.uint8)
+        self.images[rows, ..., 3] = masks[:n]
         self.labels[:, rows, :regions] = torch.from_numpy(labels).to(device)[:, None]
         self.instance[rows, :regions] = torch.from_numpy(room.instance).to(device)
         self.structure[rows, :regions] = torch.from_numpy(room.structure).to(device)
         self.visible[:, rows, :regions] = torch.from_numpy(room.visible[:, :n]).to(device, torch.float32)
-        self.boxes[rows, :regions] = torch.from_numpy(room.boxes[:n]).to(device, torch.float32)
+        self.boxes[:, rows, :regions] = torch.from_numpy(room.boxes[:, :n]).to(device, torch.float32)
         self.count += n
+        self.available.fill_(self.count)
 
-    def draw(self, batch: int, size: int, generator: torch.Generator) -> Crops:
-        """Random crops: four in ten anywhere in a view, as the pyramid cuts them, the others around an object in it."""
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Where to cut crops: views (B,), centres (B, 2) uv, sides (B,) px.
+
+        Some lie anywhere in a view, as the pyramid's do, some around wholes, some around parts.
+        """
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator, device=self.images.device)
 
-        view = (uniform(batch) * self.count).long()
+        def log_uniform(low: float, high: float) -> Tensor:
+            return torch.exp(math.log(low) + uniform(batch) * math.log(high / low))
+
+        view = (uniform(batch) * self.available).minimum(self.available - 1).long()  # rounding may reach `available`
         low, high = (fraction * self.height for fraction in CROP_FRACTIONS)
-        anywhere = uniform(batch, 2) * torch.tensor([self.width, self.height], device=view.device)
-        any_size = torch.exp(uniform(batch) * math.log(high / low)) * low
+        anywhere = uniform(batch, 2) * self.uv_size
         instance = self.instance[view]
-        objects = ((self.visible[1, view] > 20) & ~self.structure[view] & (instance > 0)).float()
-        siblings = (
-            torch.zeros_like(objects).scatter_add(1, instance, objects).gather(1, instance)
-        )  # parts share a chance
-        chance = torch.where(objects.any(dim=1, keepdim=True), objects / siblings.clamp(min=1.0), 1.0)
-        box = self.boxes[view, torch.multinomial(chance, 1, generator=generator)[:, 0]]
-        object_size = box[:, 2:].amax(dim=1) * torch.exp(uniform(batch) * math.log(6.0)) * 0.6
+        things = ((self.visible[1, view] > 20) & ~self.structure[view] & (instance > 0)).float()
+        siblings = torch.zeros_like(things).scatter_add(1, instance, things).gather(1, instance)
+        chance = torch.where(things.any(dim=1, keepdim=True), things / siblings.clamp(min=1.0), 1.0)
+        # Parts share the chance of their thing. The largest ratio is a draw with these chances, as multinomial's, but
+        # the host need not wait for it.
+        region = (chance / -uniform(*chance.shape).clamp(min=1e-12).log()).argmax(dim=1)
+        sort = uniform(batch)
+        part = sort >= ANYWHERE + AROUND_WHOLES
+        box = self.boxes[part.long(), view, region]
         around = box[:, :2] + (uniform(batch, 2) - 0.5) * box[:, 2:]
-        use_object = (uniform(batch) < 0.6) & (box[:, 2] > 0)
-        crop_px = torch.where(use_object, object_size, any_size).clamp(low, high)
-        centre = torch.where(use_object[:, None], around, anywhere)
-        return self.cut(view, centre, crop_px, size)
+        around_px = box[:, 2:].amax(dim=1) * torch.where(part, log_uniform(*PART_SIZES), log_uniform(*WHOLE_SIZES))
+        use_anywhere = (sort < ANYWHERE) | (box[:, 2] == 0)
+        crop_px = torch.where(use_anywhere, log_uniform(low, high), around_px).clamp(low, high)
+        return view, torch.where(use_anywhere[:, None], anywhere, around), crop_px
 
     def cut(self, view: Tensor, centre: Tensor, crop_px: Tensor, size: int) -> Crops:
         """Crops of ``crop_px`` (B,) around ``centre`` (B, 2) uv; the image is mirrored beyond its border."""
@@ -112,23 +141,34 @@ class ViewStore:
         )
         u, v = self._positions(centre, crop_px, _LABEL_GRID)
         u, v = (_mirror(x.round().long(), n) for x, n in ((u, self.width), (v, self.height)))
-        shown = self.masks[view[:, None, None], v[:, :, None], u[:, None, :]].flatten(1).long()  # (B, G*G)
-        window = _centre_window(_LABEL_GRID, shown.device).flatten().expand(shown.shape)
+        shown = self.images[..., 3][view[:, None, None], v[:, :, None], u[:, None, :]].flatten(1).long()  # (B, G*G)
+        window, part_window = (
+            _centre_window(_LABEL_GRID, sigma, shown.device).flatten().expand(shown.shape)
+            for sigma in (_WHOLE_WINDOW, _PART_WINDOW)
+        )
         empty = torch.zeros(len(view), MAX_REGIONS, device=shown.device)
-        prominence = empty.scatter_add(1, shown, window)
+        prominence, central = empty.scatter_add(1, shown, window), empty.scatter_add(1, shown, part_window)
         inside = empty.scatter_add(1, shown, torch.ones_like(window)) * (crop_px[:, None] / _LABEL_GRID) ** 2
-        instance = self.instance[view]
-        inside = torch.stack([empty.scatter_add(1, instance, inside).gather(1, instance), inside])
-        recognisable = self.structure[view] | (inside > 0.25 * self.visible[:, view])
-        weight = prominence * torch.where(self.structure[view], 0.4, 1.0)  # a wall has to fill half of a crop
-        true, present = self._texts_of(view, weight * recognisable), self._texts_of(view, weight.expand(2, -1, -1))
-        return Crops(images, true > 0.2, present < 0.05)
+        instance, structure = self.instance[view], self.structure[view]
+        whole_inside = empty.scatter_add(1, instance, inside).gather(1, instance)
+        whole = prominence * (structure | (whole_inside > 0.25 * self.visible[0, view]))
+        whole = whole * torch.where(structure, 0.4, 1.0)  # a wall has to fill half of a crop
+        part = central * (inside > 0.1 * self.visible[1, view])  # one leg of four is legs
+        true = self._texts_of(view, whole, part, 1) > 0.2
+        false = self._texts_of(view, prominence, prominence, MAX_TEXTS) < 0.05
+        false[:, self.colours] &= true[:, self.colours].any(dim=1, keepdim=True)  # a black nose denies no brown bear
+        return Crops(images, true, false)
 
-    def _texts_of(self, view: Tensor, weights: Tensor) -> Tensor:
-        """(B, T): for each text the sum of ``weights`` (2, B, regions) over the wholes and parts it is true of."""
-        labels = self.labels[:, view].movedim(0, 1).flatten(1)
-        weights = weights.movedim(0, 1)[..., None].expand(-1, -1, -1, MAX_TEXTS).flatten(1)
-        texts = torch.zeros(len(view), len(self.texts) + 1, device=view.device).scatter_add(1, labels, weights)
+    def _texts_of(self, view: Tensor, whole: Tensor, part: Tensor, nesting: int) -> Tensor:
+        """(B, T): for each text the sum of the weights (B, regions) of the wholes and of the parts it is true of.
+
+        ``nesting``: how many texts of a part count, its own being the first.
+        """
+        sizes = MAX_TEXTS, nesting
+        labels = [table[view][..., :n].flatten(1) for table, n in zip(self.labels, sizes)]
+        weights = [x[..., None].expand(-1, -1, n).flatten(1) for x, n in zip((whole, part), sizes)]
+        texts = torch.zeros(len(view), len(self.texts) + 1, device=view.device)
+        texts = texts.scatter_add(1, torch.cat(labels, dim=1), torch.cat(weights, dim=1))
         return texts[:, :-1]  # the last column collects the unused places of the tables
 
     def _positions(self, centre: Tensor, crop_px: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -168,21 +208,13 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images + noise * uniform(0, 0.03, 1, 1, 1)).clamp(0.0, 1.0)
 
 
-def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turns the hue of each crop by a random angle: a rotation of RGB about the grey axis (Rodrigues' formula)."""
-    angle = 2 * math.pi * torch.rand(len(images), 1, 1, generator=generator, device=images.device)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / math.sqrt(3)
-    rotation = torch.eye(3, device=images.device) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
-    return torch.einsum("bij,bjhw->bihw", rotation, images).clamp(0.0, 1.0)
-
-
 def _mirror(index: Tensor, n: int) -> Tensor:
     """Index reflected into [0, n), as ``reflect`` padding does."""
     return (n - 1) - ((n - 1) - index.abs()).abs()
 
 
-def _centre_window(n: int, device: torch.device) -> Tensor:
-    """Gaussian weights (n, n) that sum to 1: a crop's caption is about its middle, where the pyramid is read."""
+def _centre_window(n: int, sigma: float, device: torch.device) -> Tensor:
+    """Gaussian weights (n, n) that sum to 1: a crop's texts are about its middle, where the pyramid is read."""
     x = (torch.arange(n, device=device) + 0.5) / n - 0.5
-    line = torch.exp(-0.5 * (x / 0.25) ** 2)
+    line = torch.exp(-0.5 * (x / sigma) ** 2)
     return (line[:, None] * line) / line.sum() ** 2
