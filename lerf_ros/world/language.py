@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from lerf_ros.world.kinds.catalogue import KINDS, STRUCTURE
 from lerf_ros.world.materials import COLOURS
 from lerf_ros.world.parts import PARTS
@@ -44,18 +42,6 @@ COMMON_WORDS = (
     "large", "little", "empty", "several", "many", "toy", "background", "surface", "nothing", "corner",
     "furniture", "thing", "objects", "colour", "color", "colored", "coloured", "textures",
 )  # fmt: skip
-
-
-class Meaning(NamedTuple):
-    """What a phrase says or a crop shows; None: not said."""
-
-    kind: str | None = None
-    colour: str | None = None
-    part: str | None = None
-
-    def agrees(self, other: Meaning) -> bool:
-        """Whether everything that this one says is also said by `other`."""
-        return all(mine is None or mine == theirs for mine, theirs in zip(self, other, strict=True))
 
 
 def names(kind: str) -> tuple[str, ...]:
