@@ -47,7 +47,7 @@ class Job:
     Attributes:
         encoder: (model, pretrained), see `load_encoder`.
         results: file that gets a line for each result.
-        pictures: folder for sheets of relevancy views, or None.
+        pictures: folder for sheets of relevancy views, of the variant "default" only; or None.
     """
 
     settings: RunSettings
@@ -91,7 +91,8 @@ def evaluate(task: Task, job: Job, say: Say) -> None:
         def tell(text: str, name: str = name) -> None:
             say(f"room {task.seed}, {name}: {text}")
 
-        records.append(job.results, evaluate_room(exam, VARIANTS[name], settings, encoder, tell, job.pictures))
+        pictures = job.pictures if name == "default" else None
+        records.append(job.results, evaluate_room(exam, VARIANTS[name], settings, encoder, tell, pictures))
         say(DONE)
 
 

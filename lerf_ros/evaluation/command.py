@@ -82,7 +82,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stops", type=_shares, default=RunSettings.stops, help="ask at these shares of the budget, too"
     )
-    parser.add_argument("--pictures", action="store_true", help="a sheet of relevancy views for every room")
+    parser.add_argument(
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a sheet of relevancy views for every room",
+    )
     parser.add_argument("--encoder", default="mini", help="mini, or the name of an open_clip model")
     parser.add_argument("--pretrained", default="", help="its weights: tag or file")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers of the preset")
