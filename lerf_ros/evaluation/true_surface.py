@@ -14,9 +14,8 @@ from lerf_ros.world.render import Scene
 from lerf_ros.world.room import Room
 from lerf_ros.world.truth import TruthQuery
 
-ON_PART = (
-    0.005  # m; a depth camera cannot tell a decal from what it is on: that near to a part is on it, and in its box
-)
+ON_PART = 0.005  # m; a depth camera cannot tell a decal from what it is on: that near to a part is on it
+FLAT_GROWTH = 0.01  # m; two standard deviations of a depth camera's noise at 2 m: boxes of parts grow by no less
 _VISIBLE = 0.003  # m, between a point and what a ray to it hits first
 _FARTHEST = 4.0  # m, from which a camera is taken to see a point
 
@@ -46,11 +45,11 @@ class TrueSurface:
         """Whether a point is a right answer: inside a grown box; for a part, and on no other part of the thing.
 
         On the part: no other surface of the thing is nearer (by more than `ON_PART`) than the part's own or that of
-        one nested in it. The box of a flat part grows by `ON_PART` at least.
+        one nested in it. The box of a flat part grows by `FLAT_GROWTH` at least.
         """
         if query.part is None:
             return any(bool(box.grown().contains(x_world)) for box in query.boxes)
-        flat = [np.maximum(ON_PART - (box.grown().size - box.size) / 2, 0) for box in query.boxes]
+        flat = [np.maximum(FLAT_GROWTH - (box.grown().size - box.size) / 2, 0) for box in query.boxes]
         inside = any(bool(box.grown().contains(x_world, grow)) for box, grow in zip(query.boxes, flat, strict=True))
         return inside and any(
             self.distance(x_world, i, self._parts(query, i)) <= self.distance(x_world, i) + ON_PART
