@@ -31,20 +31,30 @@ class RelevancyCalibration:
 
     The defaults are those of LERF's code for OpenCLIP models (k = 10, four canonical phrases); 0.5 is where a text
     fits as well as the best-fitting canonical phrase, so a threshold a little above it means "clearly better".
+
+    Attributes:
+        k: inverse temperature.
+        canonical_phrases: what relevancy is measured against.
+        found_threshold: relevancy from which a place in a map counts as found.
+        contrast: in [0, 1], how much of the similarity to the canonical phrases is taken off when places are ranked; 1
+            ranks them by relevancy, as LERF does, 0 by the similarity to the text alone.
     """
 
     k: float = 10.0
     canonical_phrases: tuple[str, ...] = ("object", "things", "stuff", "texture")
     found_threshold: float = 0.55
+    contrast: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.k > 0 and 0 < self.found_threshold < 1 and self.canonical_phrases):
-            raise ValueError(f"needs k > 0, 0 < found_threshold < 1 and at least one canonical phrase: {self}")
+        if not (self.k > 0 and 0 < self.found_threshold < 1 and self.canonical_phrases and 0 <= self.contrast <= 1):
+            raise ValueError(
+                f"needs k > 0, 0 < found_threshold < 1, 0 <= contrast <= 1 and at least one canonical phrase: {self}"
+            )
 
     @classmethod
     def from_file(cls, path: Path) -> RelevancyCalibration:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(values["k"], tuple(values["canonical_phrases"]), values["found_threshold"])
+        return cls(**{**values, "canonical_phrases": tuple(values["canonical_phrases"])})
 
 
 class Encoder:

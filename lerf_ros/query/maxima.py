@@ -1,9 +1,10 @@
-"""Maxima of relevancy on a set of surface points, and the region that belongs to each."""
+"""Where a text fits best on a set of surface points: maxima, and the region that belongs to each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,30 @@ from lerf_ros.query.neighbourhood import Neighbourhood
 from lerf_ros.query.relevancy import supervised
 
 REGION_LEVEL = 0.6  # of the height of a maximum above the map's median; what is lower does not belong to its region
+CORE_LEVEL = 0.97  # of the same height: where a region's position is sought; the middle of a ring is no part of it
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How well one text fits N surface points at S scales.
+
+    Attributes:
+        scales: (S,) m.
+        ranks: (S, N), by which places are compared: k (e.q - contrast max_i e.c_i). Unlike relevancy it does not
+            saturate over whole tables.
+        offset: (S, N), to be taken off for the logit of relevancy: k (1 - contrast) max_i e.c_i.
+    """
+
+    scales: Tensor
+    ranks: Tensor
+    offset: Tensor
+
+
+class Floor(NamedTuple):
+    """What heights are measured from: the map's median rank (at each point's best scale) and median relevancy."""
+
+    rank: float
+    relevancy: float
 
 
 @dataclass(frozen=True)
@@ -23,23 +48,27 @@ class Region:
     """One maximum.
 
     Attributes:
-        position: (3,) m, map frame: the relevancy-weighted centre, snapped to the nearest surface point of the region.
+        position: (3,) m, map frame: the weighted centre of the region's core, snapped to the nearest point of it.
         normal, view_direction: (3,) unit, of that point.
         covered: (M, 3) m, points around the peak that are more relevant than half way from the map's median to it.
-        relevancy: [0, 1], at the peak, averaged over the neighbourhood of a surface point.
+        height: rank at the peak, averaged over the neighbourhood of a surface point.
+        relevancy: [0, 1], there, averaged alike.
         scale: m, at which the region as a whole answers best.
-        support: number of points that are relevant by themselves, not by their neighbours.
-        floor: the map's median logit, from which heights are measured.
+        support: number of points that stand out by themselves, not by their neighbours.
+        floor: what heights are measured from.
+        scales: (S,) m, that were tried.
     """
 
     position: NDArray[np.float64]
     normal: NDArray[np.float64]
     view_direction: NDArray[np.float64]
     covered: NDArray[np.float64]
+    height: float
     relevancy: float
     scale: float
     support: int
-    floor: float
+    floor: Floor
+    scales: Tensor
 
     @property
     def largest_extent(self) -> float:
@@ -48,9 +77,7 @@ class Region:
 
 
 class MaximaFinder:
-    """Finds maxima on one set of surface points, for any number of texts.
-
-    All values are logits of relevancy, smoothed over the surface: relevancy itself saturates at 1 over whole tables.
+    """Finds maxima on one set of surface points, for any number of texts. All values are smoothed over the surface.
 
     Args:
         min_support, prominence: see `targets.QueryOptions`.
@@ -64,41 +91,41 @@ class MaximaFinder:
         self._normals = points.normals.detach().cpu().double().numpy()
         self._view_directions = points.view_directions.detach().cpu().double().numpy()
 
-    def regions(self, scales: Tensor, logits: Tensor, floor: float | None = None) -> Iterator[Region]:
+    def regions(self, sweep: Sweep, floor: Floor | None = None) -> Iterator[Region]:
         """Regions of one text, best first.
 
         Args:
-            scales: (S,) m.
-            logits: (S, N).
-            floor: logit from which heights are measured; None: the median of the best logits of all points.
+            floor: what heights are measured from; None: the medians of these points.
         """
-        values = self._smoothed(scales, logits)
-        own = logits.cpu().numpy()
+        valid = supervised(sweep.scales, self._points.scale_min, self._points.scale_max).float()
+        values = self._smoothed(sweep.ranks, valid).cpu().numpy()
+        own = sweep.ranks.cpu().numpy()
         peak = values.max(axis=0)
         if not np.isfinite(peak).any():
             return
-        floor = float(np.median(peak[np.isfinite(peak)])) if floor is None else floor
+        rank_floor = float(np.median(peak[np.isfinite(peak)])) if floor is None else floor.rank
         candidate = np.isfinite(peak) & (self._neighbourhood.counts >= self._min_support)  # known and not stray
         claimed = np.zeros(peak.shape, bool)  # by a maximum that was looked at
         while (candidate & ~claimed).any():
             seed = int(np.argmax(np.where(candidate & ~claimed, peak, -np.inf)))
-            if peak[seed] < floor:
-                return
-            ridge = self._neighbourhood.component(seed, peak >= _level(peak[seed], floor, self._prominence))
-            region, scale_index = self._grown(seed, values, floor)
+            if peak[seed] < rank_floor:
+                return  # below the map's median nothing stands out
+            ridge = self._neighbourhood.component(seed, peak >= _level(peak[seed], rank_floor, self._prominence))
+            region, s = self._grown(seed, values, rank_floor)
             # A region that only smoothing has made is a stray value.
-            support = int((own[scale_index, region] >= values[scale_index, region].min()).sum())
+            support = int((own[s, region] >= values[s, region].min()).sum())
             if not claimed[ridge].any() and support >= self._min_support:
-                yield self._region(region, values[scale_index], float(scales[scale_index]), support, floor)
+                relevancy = expit(self._smoothed(sweep.ranks[s] - sweep.offset[s], valid[s]).cpu().numpy())
+                base = Floor(rank_floor, float(np.median(relevancy))) if floor is None else floor
+                yield self._region(region, values[s], relevancy, support, base, float(sweep.scales[s]), sweep.scales)
             claimed[region] = claimed[ridge] = True
 
-    def _smoothed(self, scales: Tensor, logits: Tensor) -> NDArray[np.float32]:
-        """Logits (S, N) averaged over each neighbourhood; -inf where a point was never trained at a scale: it neither
-        answers there nor counts for its neighbours."""
-        valid = supervised(scales, self._points.scale_min, self._points.scale_max).float()
+    def _smoothed(self, values: Tensor, valid: Tensor) -> Tensor:
+        """Values (..., N) averaged over each neighbourhood; -inf where a point was never trained at a scale (valid 0):
+        it neither answers there nor counts for its neighbours."""
         share = self._neighbourhood.smooth(valid).clamp_min(1e-6)
-        smoothed = self._neighbourhood.smooth(logits * valid) / share
-        return torch.where(valid > 0, smoothed, -torch.inf).cpu().numpy()
+        smoothed = self._neighbourhood.smooth(values * valid) / share
+        return torch.where(valid > 0, smoothed, -torch.inf)
 
     def _grown(self, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:
         """Grows the region of a maximum, at the scale at which that region as a whole answers best."""
@@ -112,24 +139,32 @@ class MaximaFinder:
         return self._neighbourhood.component(seed, values >= _level(values[seed], floor, REGION_LEVEL))
 
     def _region(
-        self, region: NDArray[np.int64], values: NDArray[np.float32], scale: float, support: int, floor: float
+        self,
+        region: NDArray[np.int64],
+        values: NDArray[np.float32],
+        relevancy: NDArray[np.float32],
+        support: int,
+        floor: Floor,
+        scale: float,
+        scales: Tensor,
     ) -> Region:
-        weights = values[region] - values[region].min() + 1e-6
-        points = self._x_world[region]
-        centre = np.average(points, axis=0, weights=weights)
-        nearest = region[int(np.argmin(np.linalg.norm(points - centre, axis=1)))]
         seed = int(region[np.argmax(values[region])])
-        peak = float(expit(values[seed]))
-        half_height = _level(peak, float(expit(floor)), 0.5)
+        core = self._neighbourhood.component(seed, values >= _level(values[seed], floor.rank, CORE_LEVEL))
+        weights = values[core] - values[core].min() + 1e-6
+        centre = np.average(self._x_world[core], axis=0, weights=weights)
+        nearest = core[int(np.argmin(np.linalg.norm(self._x_world[core] - centre, axis=1)))]
+        half_height = min(_level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
         return Region(
             position=self._x_world[nearest],
             normal=self._normals[nearest],
             view_direction=self._view_directions[nearest],
-            covered=self._x_world[self._neighbourhood.component(seed, expit(values) >= half_height)],
-            relevancy=peak,
+            covered=self._x_world[self._neighbourhood.component(seed, relevancy >= half_height)],
+            height=float(values[seed]),
+            relevancy=float(relevancy[seed]),
             scale=scale,
             support=support,
             floor=floor,
+            scales=scales,
         )
 
 

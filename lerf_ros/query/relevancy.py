@@ -26,7 +26,7 @@ def relevancy(similarity: Tensor, canonical_similarity: Tensor, k: float) -> Ten
 
 
 def relevancy_logit(similarity: Tensor, canonical_similarity: Tensor, k: float) -> Tensor:
-    """The argument of the logistic function in `relevancy`: it does not saturate, so maxima are sought in it."""
+    """The argument of the logistic function in `relevancy`: it does not saturate."""
     if canonical_similarity.shape[-1] == 0:
         raise ValueError("relevancy needs at least one canonical phrase")
     return k * (similarity - canonical_similarity.amax(dim=-1, keepdim=True))

@@ -12,8 +12,8 @@ from torch import Tensor
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.poses import quaternion_from_pose
 from lerf_ros.mapping.surface import SemanticSurface
-from lerf_ros.query.maxima import MaximaFinder, Region
-from lerf_ros.query.relevancy import relevancy_logit, scale_sweep
+from lerf_ros.query.maxima import MaximaFinder, Region, Sweep
+from lerf_ros.query.relevancy import scale_sweep
 from lerf_ros.query.target_pose import extent, target_axes
 
 CLOSER_LOOKS = 3  # best regions of the map that are always looked at closely
@@ -36,7 +36,7 @@ class QueryOptions:
         up_world: (3,) map-up, for the orientation of targets.
         scale_steps: scales tried, evenly spaced in log scale over the supervised range.
         min_support: a region of fewer surface points is noise, not a target.
-        prominence: a second maximum counts as another target when the logit between the two dips below this share of
+        prominence: a second maximum counts as another target when the rank between the two dips below this share of
             its height above the map's median.
         closer_points: surface points of the closer look that every region gets; 0: none.
         closer_radius: m; a larger region is left as the map's own points show it.
@@ -111,28 +111,28 @@ def find_targets(
     if known and bool((surface.points.scale_min <= surface.points.scale_max).any()):
         finder = MaximaFinder(surface.points, options.min_support, options.prominence)
         scales = scale_sweep(surface.points.scale_min, surface.points.scale_max, options.scale_steps)
-        for text, logits in zip(known, logit_sweep(surface, encoder, known, scales, options), strict=True):
-            looked = _looks(surface, encoder, text, scales, finder.regions(scales, logits), options)
+        for text, sweep in zip(known, sweeps(surface, encoder, known, scales, options), strict=True):
+            looked = _looks(surface, encoder, text, finder.regions(sweep), options)
             answers[text] = _answer(text, looked, options, _threshold(encoder, options))
     return [answers[text] for text in texts]
 
 
-def logit_sweep(
+def sweeps(
     surface: SemanticSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
-) -> Tensor:
-    """Relevancy logits (T, S, N) of T texts at S scales and N surface points."""
-    phrases = _phrases(encoder, options)
+) -> list[Sweep]:
+    """How well each text fits the surface at the scales (S,) m, in one pass over it."""
+    phrases, calibration = _phrases(encoder, options), encoder.calibration
     embeds = encoder.encode_texts([*texts, *phrases])
-    similarity = surface.similarity(scales, embeds).float()
-    logits = relevancy_logit(similarity[..., : len(texts)], similarity[..., len(texts) :], encoder.calibration.k)
-    return logits.permute(2, 0, 1)
+    scaled = calibration.k * surface.similarity(scales, embeds).float().permute(2, 0, 1)
+    canonical = scaled[len(texts) :].amax(dim=0)
+    ranks = scaled[: len(texts)] - calibration.contrast * canonical
+    return [Sweep(scales, rank, (1 - calibration.contrast) * canonical) for rank in ranks]
 
 
 def _looks(
     surface: SemanticSurface,
     encoder: Encoder,
     text: str,
-    scales: Tensor,
     regions: Iterator[Region],
     options: QueryOptions,
 ) -> list[Region]:
@@ -144,13 +144,11 @@ def _looks(
             break
         if len(looked) >= CLOSER_LOOKS and region.relevancy < threshold:
             break  # what is left is weaker still
-        looked.append(_closer(surface, encoder, text, scales, region, options))
-    return sorted(looked, key=lambda region: -region.relevancy)
+        looked.append(_closer(surface, encoder, text, region, options))
+    return sorted(looked, key=lambda region: -region.height)
 
 
-def _closer(
-    surface: SemanticSurface, encoder: Encoder, text: str, scales: Tensor, region: Region, options: QueryOptions
-) -> Region:
+def _closer(surface: SemanticSurface, encoder: Encoder, text: str, region: Region, options: QueryOptions) -> Region:
     """The best region of the surface around a region, on points so dense that small things and parts show."""
     radius = max(_SMALLEST_LOOK, _LOOK_AROUND * region.largest_extent)
     if options.closer_points == 0 or radius > options.closer_radius:
@@ -158,9 +156,9 @@ def _closer(
     closer = surface.closer(region.position, radius, options.closer_points)
     if closer is None or len(closer.points.x_world) <= options.min_support:
         return region
-    logits = logit_sweep(closer, encoder, [text], scales, options)[0]
+    sweep = sweeps(closer, encoder, [text], region.scales, options)[0]
     finder = MaximaFinder(closer.points, options.min_support, options.prominence)
-    best = next(finder.regions(scales, logits, region.floor), region)
+    best = next(finder.regions(sweep, region.floor), region)
     return replace(best, support=region.support)  # counted in points of the map
 
 

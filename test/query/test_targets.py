@@ -18,7 +18,7 @@ class WordEncoder:
     """Every word is its own axis of the embedding space."""
 
     name = "words"
-    calibration = SimpleNamespace(k=10.0, canonical_phrases=("object",), found_threshold=0.6)
+    calibration = SimpleNamespace(k=10.0, canonical_phrases=("object",), found_threshold=0.6, contrast=1.0)
 
     def unknown_words(self, text):
         return [word for word in text.split() if word not in WORDS]
@@ -198,3 +198,21 @@ def test_a_question_that_most_of_the_map_answers_ends():
     """What lies below the map's median belongs to no maximum, however many targets are wanted."""
     result = answer([((0.0, 0.0), 0.9, "mug", 1.0, ALL)], "mug", max_targets=3, min_relevancy=0.0)
     assert len(result.targets) >= 1 and np.linalg.norm(result.targets[0].position[:2]) < 0.9
+
+
+def test_without_contrast_places_are_ranked_by_similarity_alone():
+    """The disc on the left is the likelier mug, the one on the right stands out more against "object"."""
+    discs = [((-0.5, 0.0), 0.1, "mug", 0.9, ALL), ((-0.5, 0.0), 0.1, "object", 0.5, ALL)]
+    discs += [((0.5, 0.0), 0.1, "mug", 0.7, ALL)]
+    for contrast, x, relevancy in ((1.0, 0.5, 7.0), (0.0, -0.5, 4.0)):
+        encoder = WordEncoder()
+        encoder.calibration = SimpleNamespace(**{**vars(WordEncoder.calibration), "contrast": contrast})
+        target = find_targets(DiscTable(discs), encoder, ["mug"], QueryOptions(max_targets=1))[0].targets[0]
+        assert target.position[0] == pytest.approx(x, abs=0.02)
+        assert target.relevancy == pytest.approx(1 / (1 + np.exp(-relevancy)), abs=0.02)
+
+
+def test_the_position_lies_on_a_ring_not_in_its_middle():
+    ring = [((0.1 * np.cos(a), 0.1 * np.sin(a)), 0.03, "mug", 0.9, ALL) for a in np.arange(0, 2 * np.pi, 0.2)]
+    position = answer(ring, "mug").targets[0].position
+    assert 0.06 < np.linalg.norm(position[:2]) < 0.14
