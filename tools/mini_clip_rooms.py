@@ -25,8 +25,6 @@ from lerf_ros.world.room import Room
 from lerf_ros.world.sensor import expose
 from lerf_ros.world.truth import Box
 
-PART_OF_PART = 0.7  # of a part's box that has to lie in another's, twice as large at least
-
 
 def class_phrases() -> dict[str, list[str]]:
     """Everything that can be true of a crop in a training room, with the ways to say it."""
@@ -42,6 +40,21 @@ def class_phrases() -> dict[str, list[str]]:
             said = [(k, p) for k in names(kind) for p in part_names(part)]
             phrases[f"{kind} {part}"] = [f"{k} {p}" for k, p in said] + [f"{p} of the {k}" for k, p in said]
     return phrases
+
+
+def coloured_part_phrases() -> dict[str, list[str]]:
+    """The same for parts of things whose colour is said: "red mug handle". They are many, and all told alike."""
+    return {
+        f"{colour} {kind} {part}": [
+            text
+            for c in colour_names(colour)
+            for name in names(kind)
+            for text in (f"{c} {name} {part}", f"{part} of the {c} {name}")
+        ]
+        for kind in KINDS
+        for colour in colours_of(kind, "train")
+        for part in parts_of(kind)
+    }
 
 
 @cache
@@ -79,8 +92,9 @@ def _label(room: Room, views: list[View], images: list[np.ndarray]) -> RoomViews
     for code in regions[1:]:
         thing, part = room.things[int(code) // 1000 - 1], int(code) % 1000
         texts.append([thing.kind, f"{thing.colour} {thing.kind}", thing.colour])
-        nested = [PARTS[part - 1], *_parts_around(PARTS[part - 1], thing.parts)] if part else []
-        part_texts.append([f"{thing.kind} {name}" for name in nested[:MAX_TEXTS]])
+        name = PARTS[part - 1] if part else ""
+        own = [name, *(outer for outer, inner in thing.nested.items() if name in inner)] if part else []
+        part_texts.append([f"{thing.kind} {name}" for name in own[: MAX_TEXTS // 2]])
         colours.append("" if thing.role == "structure" else thing.colour)
     masks = np.stack([np.searchsorted(regions, code) for code in codes]).astype(np.uint8)
     instance = regions // 1000
@@ -95,19 +109,6 @@ def _label(room: Room, views: list[View], images: list[np.ndarray]) -> RoomViews
     return RoomViews(
         room.seed, np.stack(images), masks, instance, texts, part_texts, colours, structure, visible, whole, boxes
     )
-
-
-def _parts_around(part: str, boxes: dict[str, Box]) -> list[str]:
-    """The parts of which a part is a part itself ("nose" -> "head"): most of its box lies in their far larger ones."""
-    steps = np.linspace(-0.45, 0.45, 7)
-    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
-    inner = boxes[part]
-    points = (grid * inner.size) @ inner.T_world_box[:3, :3].T + inner.centre
-    return [
-        name
-        for name, box in boxes.items()
-        if np.prod(box.size) > 2 * np.prod(inner.size) and box.contains(points).mean() > PART_OF_PART
-    ]
 
 
 def _projected_area(box: Box, view: View) -> float:

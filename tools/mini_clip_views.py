@@ -14,12 +14,13 @@ from torch import Tensor
 from lerf_ros.world.materials import COLOURS
 
 MAX_REGIONS = 256
-MAX_TEXTS = 3
+MAX_TEXTS = 6
 CROP_FRACTIONS = (0.05, 0.5)  # of the image height: the range of LERF's pyramid
 ANYWHERE, AROUND_WHOLES = 0.3, 0.35  # of the crops; the others are around parts
 WHOLE_SIZES, PART_SIZES = (0.6, 3.6), (0.8, 4.0)  # crop sides, in sides of the box that they are around
 SENSOR_NOISE = 2.0  # grey levels, as in lerf_ros.world.sensor
 _LABEL_GRID = 32
+_OWN_TEXTS = 2  # of a part come first: without and with the colour of the whole
 _WHOLE_WINDOW, _PART_WINDOW = 0.25, 0.15  # sigma in crop sides: what counts as a crop's middle
 
 
@@ -63,7 +64,7 @@ class ViewStore:
         unused = len(texts)  # fills the places of the tables that hold no text
         self.labels = torch.full(
             (2, *shape, MAX_TEXTS), unused, dtype=torch.int64, device=device
-        )  # of wholes; of parts, the region's own first
+        )  # of wholes; of parts, the region's own first, without and with the colour of the whole
         self.instance = torch.zeros(shape, dtype=torch.int64, device=device)
         self.structure = torch.zeros(shape, dtype=torch.bool, device=device)
         self.visible = torch.zeros(2, *shape, device=device)  # px of the region's instance, of the region itself
@@ -74,23 +75,28 @@ class ViewStore:
         rng = np.random.default_rng([room.seed, 12])
         kinds = [texts[0] if texts else "" for texts in room.texts]
         images, masks = (torch.from_numpy(planes).to(self.images.device) for planes in (room.images, room.masks))
-        self._append(room, room.texts, images, masks)
+        self._append(room, room.texts, room.colours, images, masks)
         for _ in range(repainted):
             colours = draw_paints(kinds, room.colours, room.instance, rng)
             texts = [
                 [kind, f"{colour} {kind}", colour] if colour else said
                 for kind, colour, said in zip(kinds, colours, room.texts)
             ]
-            self._append(room, texts, repaint(images, masks, room.colours, colours), masks)
+            self._append(room, texts, colours, repaint(images, masks, room.colours, colours), masks)
 
-    def _append(self, room: RoomViews, whole_texts: list[list[str]], images: Tensor, masks: Tensor) -> None:
+    def _append(
+        self, room: RoomViews, whole_texts: list[list[str]], colours: list[str], images: Tensor, masks: Tensor
+    ) -> None:
         """As many of the views as there is space for."""
+        part_texts = [
+            [text for part in parts for text in (part, f"{colour} {part}")]
+            for parts, colour in zip(room.part_texts, colours)
+        ]
         n, regions = min(len(images), len(self.images) - self.count), len(room.instance)
         labels = np.full((2, regions, MAX_TEXTS), len(self.texts))
-        for table, texts_of_regions in zip(labels, (whole_texts, room.part_texts)):
+        for table, texts_of_regions in zip(labels, (whole_texts, part_texts)):
             for row, texts in zip(table, texts_of_regions):
-                known = [self.texts[text] for text in texts if text in self.texts]
-                row[: len(known)] = known
+                row[: len(texts)] = [self.texts.get(text, len(self.texts)) for text in texts]
         device, rows = self.images.device, slice(self.count, self.count + n)
         noise = SENSOR_NOISE * torch.randn(images[:n].shape, device=device)
         self.images[rows, ..., :3] = (images[:n] + noise + 0.5).clamp(0, 255).to(torch.uint8)
@@ -154,8 +160,9 @@ class ViewStore:
         whole = prominence * (structure | (whole_inside > 0.25 * self.visible[0, view]))
         whole = whole * torch.where(structure, 0.4, 1.0)  # a wall has to fill half of a crop
         part = central * (inside > 0.1 * self.visible[1, view])  # one leg of four is legs
-        true = self._texts_of(view, whole, part, 1) > 0.2
-        false = self._texts_of(view, prominence, prominence, MAX_TEXTS) < 0.05
+        true = self._texts_of(view, whole, part, _OWN_TEXTS) > 0.2
+        # A part beside the middle is false although its thing is in the picture: else "table top" fits what is below.
+        false = self._texts_of(view, prominence, 2.5 * central, MAX_TEXTS) < 0.05
         false[:, self.colours] &= true[:, self.colours].any(dim=1, keepdim=True)  # a black nose denies no brown bear
         return Crops(images, true, false)
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from mini_clip_card import model_card
 from mini_clip_evaluation import calibrate, evaluate
 from mini_clip_loss import contrastive_loss
-from mini_clip_rooms import class_phrases, render_room
+from mini_clip_rooms import class_phrases, coloured_part_phrases, render_room
 from mini_clip_texts import CANONICAL_PHRASES, TextBank
 from mini_clip_views import RoomViews, ViewStore, augment
 from open_clip.model import set_model_preprocess_cfg
@@ -41,6 +41,8 @@ from lerf_ros.world.kinds.catalogue import EVALUATION_SEEDS, TRAINING_SEEDS, VAL
 HEIGHT, WIDTH = 480, 640
 MAX_LOGIT_SCALE = 20.0  # CLIP's 100 would let cosines lie close together, which no field reproduces
 UNKNOWN_TEXTS = 48
+CONTRAST = 0.0  # canonical phrases are trained to lie low beside a thing: ranked by relevancy, places lie there, too
+COLOURED_PARTS = 256  # of these classes take part in a step, beside every other one of the common classes
 CARD_ROOMS = 9900  # the first evaluation room of the card: never looked at while the tool was made
 WARM_UP_STEPS = 300
 AVERAGE_DECAY = 0.999  # of a step
@@ -50,7 +52,7 @@ def main() -> int:
     options = parse_arguments()
     torch.manual_seed(options.seed)
     config = json.loads(options.config.read_text())
-    bank = TextBank(class_phrases(), config["text_cfg"]["context_length"])
+    bank = TextBank(class_phrases(), config["text_cfg"]["context_length"], coloured_part_phrases())
     config["text_cfg"]["vocab_size"] = bank.tokenizer.vocab_size
     trainer = Trainer(config, bank, options)
     spawn = multiprocessing.get_context("spawn")  # a forked child may not use CUDA
@@ -65,7 +67,7 @@ def main() -> int:
         checked, unseen = ([rendering.get() for _ in range(options.test_rooms)] for rendering in (validation, test))
         pool.shutdown(cancel_futures=True)
 
-    encoder = trainer.encoder(RelevancyCalibration(canonical_phrases=CANONICAL_PHRASES))
+    encoder = trainer.encoder(RelevancyCalibration(canonical_phrases=CANONICAL_PHRASES, contrast=CONTRAST))
     save(options.out, encoder, config, bank)
     encoder.calibration = calibrate(encoder, checked)
     save_calibration(options.out, replace(encoder.calibration, found_threshold=options.map_threshold))
@@ -156,7 +158,8 @@ class Trainer:
         self.random_texts = torch.Generator().manual_seed(options.seed)
         self.mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=self.device).view(3, 1, 1)
         self.std = torch.tensor(open_clip.OPENAI_DATASET_STD, device=self.device).view(3, 1, 1)
-        classes = len(bank.names) // 2
+        self.drawn = bank.common // 2, min(COLOURED_PARTS, len(bank.names) - bank.common)
+        classes = sum(self.drawn)
         self.classes = torch.zeros(classes, dtype=torch.int64, device=self.device)
         tokens = classes + UNKNOWN_TEXTS + len(bank.canonical), bank.canonical.shape[1]
         self.texts = torch.zeros(tokens, dtype=torch.int64, device=self.device)
@@ -188,7 +191,7 @@ class Trainer:
 
     def step(self, learning_rate: float) -> None:
         """One step of AdamW on a fresh batch of crops and one phrasing of every other class; `loss` holds its loss."""
-        classes, known = self.bank.draw(len(self.classes), self.random_texts)
+        classes, known = self.bank.draw(*self.drawn, self.random_texts)
         unknown = self.bank.draw_unknown(UNKNOWN_TEXTS, self.random_texts)
         texts = torch.cat([known, unknown, self.bank.canonical])
         if self.device.type == "cuda":

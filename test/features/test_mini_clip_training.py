@@ -50,7 +50,7 @@ def test_the_loss_is_what_its_docstring_says():
     assert contrastive_loss(images, texts, canonical, true, false, scale).item() == pytest.approx(expected, rel=1e-9)
 
 
-def half_and_half():
+def half_and_half(more_texts=()):
     """One view, 160x120: a red mug with a handle fills the left half, wall the right."""
     from mini_clip_views import RoomViews, ViewStore
 
@@ -66,7 +66,7 @@ def half_and_half():
         [[], [], ["mug handle", "mug grip"], []], ["", "red", "red", ""], np.array([False, False, False, True]),
         visible, np.ones((1, 4)), boxes,
     )  # fmt: skip
-    texts = ["mug", "red mug", "mug handle", "mug grip", "wall", "bear", "red", "grey", "blue"]
+    texts = ["mug", "red mug", "mug handle", "mug grip", "wall", "bear", "red", "grey", "blue", *more_texts]
     store = ViewStore(2, 120, 160, texts, torch.device("cpu"))
     store.add(room)
     return room, store
@@ -150,15 +150,28 @@ def test_paints_are_drawn_per_thing_and_never_the_held_out_ones():
     assert not seen & set(HELD_OUT_COMBINATIONS) and len(seen) == 10  # all eleven paints but purple
 
 
-def test_parts_of_parts_are_told_by_their_boxes():
-    from mini_clip_rooms import _parts_around
+def test_parts_carry_the_colour_of_their_thing_and_are_false_beside_the_middle():
+    _, store = half_and_half(("red mug handle", "blue mug handle"))
+    # On the handle; on the mug with the handle at the rim of the crop.
+    centre, crop_px = torch.tensor([[10.0, 100.0], [34.0, 76.0]]), torch.tensor([30.0, 60.0])
+    crops = store.cut(torch.zeros(2, dtype=torch.int64), centre, crop_px, 16)
+    handle, red, blue = (store.texts[text] for text in ("mug handle", "red mug handle", "blue mug handle"))
+    assert crops.true[:, [handle, red, blue]].tolist() == [[True, True, False], [False, False, False]]
+    assert crops.false[:, [handle, red, blue]].tolist() == [[False, False, True], [True, True, True]]
+    assert crops.true[1, store.texts["mug"]]
 
-    from lerf_ros.world.kinds.catalogue import build_object
-    from lerf_ros.world.truth import Box
 
-    shape = build_object("bear", "brown", np.random.default_rng(0))
-    boxes = {part: Box.around(shape.vertices(part), np.eye(4)) for part in shape.parts()}
-    assert _parts_around("eyes", boxes) == ["head"] and _parts_around("head", boxes) == []
+def test_rare_classes_are_drawn_beside_the_common_ones():
+    from mini_clip_texts import TextBank
+
+    bank = TextBank({"mug": ["mug", "cup"], "bear": ["bear"]}, 16, {f"{c} mug": [f"{c} mug"] for c in ("red", "blue")})
+    seen = set()
+    for seed in range(200):
+        classes, tokens = bank.draw(1, 1, torch.Generator().manual_seed(seed))
+        assert classes[0] < 2 <= classes[1] and tokens.shape == (2, 16)
+        seen.add(tuple(tokens[1].tolist()))
+    few = [f"{form}{c} mug" for c in ("red", "blue") for form in ("", "a ", "the ")]
+    assert seen == {tuple(row.tolist()) for row in bank.tokenizer(few)}
 
 
 def test_a_perfect_encoder_scores_full_marks_on_parts_and_a_blind_one_by_chance():
