@@ -63,13 +63,13 @@ class Exam:
     def part_chances(self) -> list[float]:
         """For each part question, how often a random visible point of the whole thing is a right answer."""
         rng = np.random.default_rng([self.room.seed, 6])
-        parts = [query for query in self.queries if query.category == "part"]
+        parts = [query for query in self.queries if query.part is not None]
         return [self.surface.chance(query, _CHANCE_POINTS, rng) for query in parts]
 
     @cached_property
     def room_chance(self) -> float:
         """How often a random point of all that the walk shows of the room answers a part question."""
-        parts = [query for query in self.queries if query.category == "part"]
+        parts = [query for query in self.queries if query.part is not None]
         points, _ = self.surface.sample(10 * _CHANCE_POINTS, np.random.default_rng([self.room.seed, 7]))
         return float(np.mean([[self.surface.answers(x, query) for x in points] for query in parts])) if parts else 0.0
 

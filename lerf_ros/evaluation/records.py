@@ -19,7 +19,7 @@ from lerf_ros.evaluation.variants import Variant
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 
-EXAM_VERSION = 3  # to be raised when questions, judging or what is recorded change: older results are then asked anew
+EXAM_VERSION = 4  # to be raised when questions, judging or what is recorded change: older results are then asked anew
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ _NAMES = {
     "found_and_right": "right and above the default threshold",
     "wholes_accuracy": "wholes of which parts are asked for",
     "part_of_part_accuracy": "parts of parts",
+    "small_parts_accuracy": "parts that are not well visible",
     "parts_chance": "parts, chance on the thing's visible surface",
 }
 _PLAIN = {

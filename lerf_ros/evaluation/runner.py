@@ -185,7 +185,7 @@ def query_records(exam: Exam) -> list[QueryRecord]:
             query.part,
             exam.part_of_part(query),
             list(query.rivals),
-            round(next(chances), 4) if query.category == "part" else None,
+            round(next(chances), 4) if query.part is not None else None,
         )
         for query in exam.queries
     ]

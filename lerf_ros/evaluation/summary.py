@@ -115,7 +115,10 @@ METRICS: dict[str, Metric] = {
         *THINGS, of=lambda query, answer, result: answer["correct"] and answer["relevancy"] >= result.found_threshold
     ),
     "wholes_accuracy": _mean(*THINGS, of=_correct, where=_has_parts),
-    "part_of_part_accuracy": _mean("part", of=_correct, where=lambda query, result: query["part_of_part"]),
+    "part_of_part_accuracy": _mean(
+        "part", "small_part", of=_correct, where=lambda query, result: query["part_of_part"]
+    ),
+    "small_parts_accuracy": _mean("small_part", of=_correct),
     "parts_chance": _mean("part", of=lambda query, answer, result: query["chance"]),
 }
 

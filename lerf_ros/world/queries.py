@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -18,16 +18,17 @@ NEAR_COLOURS = (frozenset({"grey", "metal"}), frozenset({"brown", "wooden"}))  #
 Things = dict[int, TruthObject]
 
 
-def every(things: Things, askable: Collection[int], parts: Collection[tuple[int, str]], rng) -> list[TruthQuery]:
+def every(things: Things, askable: Collection[int], parts: Mapping[tuple[int, str], str], rng) -> list[TruthQuery]:
     """All questions of a room, every text once.
 
     Args:
-        askable: instance ids of what is seen well; `parts`: (instance id, name of the part) of the parts that are.
+        askable: instance ids of what is seen well.
+        parts: (instance id, name of the part) -> category, "part" or "small_part".
         rng: draws names, colours' names and phrases.
     """
     queries = [_ask_thing(things[i], things, askable, rng) for i in askable]
     queries += _instances(things, askable, rng)
-    queries += [_ask_part(things[i], part, things, rng) for i, part in parts]
+    queries += [_ask_part(things[i], part, category, things, rng) for (i, part), category in parts.items()]
     queries += absent(things, ABSENT, rng) + _absent_colours(things, askable, ABSENT, rng)
     return list({query.text: query for query in reversed(queries)}.values())[::-1]
 
@@ -106,7 +107,7 @@ def _instances(things: Things, askable: Collection[int], rng: np.random.Generato
     return queries
 
 
-def _ask_part(thing: TruthObject, part: str, things: Things, rng: np.random.Generator) -> TruthQuery:
+def _ask_part(thing: TruthObject, part: str, category: str, things: Things, rng: np.random.Generator) -> TruthQuery:
     """ "bear nose" or "the nose of a bear", with the bear's colour where another one might be meant."""
     similar = [t for t in things.values() if t.kind in lookalikes(thing.kind)]
     whole = str(rng.choice(names(thing.kind)))
@@ -115,7 +116,7 @@ def _ask_part(thing: TruthObject, part: str, things: Things, rng: np.random.Gene
     said = str(rng.choice([name for name in part_names(part) if thing.kind in ONLY_OF.get(name, {thing.kind})]))
     text = f"{whole} {said}" if rng.random() < 0.5 else f"the {said} of {with_article(whole)}"
     rivals = tuple(t.instance_id for t in similar if t is not thing and part in t.parts)
-    return TruthQuery(text, (thing.instance_id,), (thing.parts[part],), "part", part, rivals)
+    return TruthQuery(text, (thing.instance_id,), (thing.parts[part],), category, part, rivals)
 
 
 def _phrase(said: str, rng: np.random.Generator) -> str:

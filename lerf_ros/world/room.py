@@ -23,7 +23,7 @@ from lerf_ros.world.viewpoints import random_viewpoint
 
 HORIZONTAL_FOV_DEG = 62.0
 WELL_VISIBLE = 0.00125  # of the picture: 384 of 640 x 480 pixels, about 20 x 20
-PART_VISIBLE = 100 / (640 * 480)  # of the picture: 10 x 10 of 640 x 480 pixels; LERF's smallest crops are 24 x 24
+HARDLY_VISIBLE = 100 / (640 * 480)  # of the picture: 10 x 10 of 640 x 480 pixels; LERF's smallest crops are 24 x 24
 SEEN_IN = 3  # frames that must show a thing, or a part, well before it is asked for
 NESTED = 0.7  # of a part's volume inside one piece of another part: it lies within that part
 
@@ -117,17 +117,16 @@ class Room:
         return {i: int(counts[i]) for i in self.things}
 
     @cached_property
-    def part_sightings(self) -> dict[tuple[int, str], int]:
-        """In how many frames of the walk each part of each thing is well visible: `PART_VISIBLE` of the picture."""
+    def part_sizes(self) -> dict[tuple[int, str], float]:
+        """Which share of the picture the `SEEN_IN` frames of the walk that show it largest show at least of each part
+        of each thing."""
         small = self.camera.scaled(320 / self.camera.width)
         label = self.scene.instance * (len(PARTS) + 1) + self.scene.part
-        counts = np.zeros((max(self.things) + 1) * (len(PARTS) + 1), dtype=int)
-        for pose in self.trajectory:
-            faces = self.scene.faces_seen(small, pose)
-            pixels = np.bincount(label[faces[faces >= 0]], minlength=len(counts))
-            counts += pixels >= PART_VISIBLE * small.width * small.height
-        table = counts.reshape(-1, len(PARTS) + 1)
-        return {(i, p): int(table[i, 1 + PARTS.index(p)]) for i, thing in self.things.items() for p in thing.parts}
+        labels = (max(self.things) + 1) * (len(PARTS) + 1)
+        seen = [self.scene.faces_seen(small, pose) for pose in self.trajectory]
+        pixels = np.stack([np.bincount(label[faces[faces >= 0]], minlength=labels) for faces in seen])
+        table = np.sort(pixels, axis=0)[-SEEN_IN].reshape(-1, len(PARTS) + 1) / (small.width * small.height)
+        return {(i, p): float(table[i, 1 + PARTS.index(p)]) for i, thing in self.things.items() for p in thing.parts}
 
     @cached_property
     def askable(self) -> tuple[int, ...]:
@@ -138,8 +137,12 @@ class Room:
 
     def queries(self) -> list[TruthQuery]:
         """Every question about this room, in every category of `truth.CATEGORIES`; no text comes twice."""
-        parts = [(i, p) for i in self.askable for p in self.things[i].parts if self.part_sightings[i, p] >= SEEN_IN]
-        parts = [(i, p) for i, p in parts if p != "body"]  # the rest of a thing: nobody says where it begins
+        parts = {
+            (i, p): "part" if self.part_sizes[i, p] >= WELL_VISIBLE else "small_part"
+            for i in self.askable
+            for p in self.things[i].parts
+            if self.part_sizes[i, p] >= HARDLY_VISIBLE and p != "body"  # the rest: nobody says where it begins
+        }
         return queries.every(self.things, self.askable, parts, np.random.default_rng([self.seed, 5]))
 
     def present_queries(self, n: int = 10) -> list[TruthQuery]:

@@ -70,7 +70,7 @@ class TruthObject:
     nested: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-CATEGORIES = ("object", "attribute", "instances", "part", "absent", "absent_colour")
+CATEGORIES = ("object", "attribute", "instances", "part", "small_part", "absent", "absent_colour")
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ class TruthQuery:
     Attributes:
         instance_ids, boxes: of what is named, one each; for a part, the thing that it belongs to and the part's box.
         category: one of `CATEGORIES`. "object": one thing; "attribute": one thing whose colour tells it from `rivals`;
-            "instances": a kind, all of which is wanted; "part": a part of one thing; "absent": neither the kind nor a
-            look-alike is there; "absent_colour": the kind is there, in other colours.
-        part: name of the part, of a "part" question.
+            "instances": a kind, all of which is wanted; "part": a part of one thing; "small_part": one that no picture
+            shows as large as what counts as well visible; "absent": neither the kind nor a look-alike is there;
+            "absent_colour": the kind is there, in other colours.
+        part: name of the part, of questions about one.
         rivals: instance ids of what might be mistaken for it: the same kind or a look-alike, for which the text is
             wrong.
     """
