@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -171,6 +172,15 @@ def _begin(messages: Any) -> None:
     global _MESSAGES
     _MESSAGES = messages
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _task(work: Work, task: Task, job: Job) -> None:

@@ -171,6 +171,7 @@ class SurfaceConfig:
     min_opacity: float = 0.7
     max_spread: float = 0.06  # of the depth: (84th - 16th percentile along the ray) / median depth
     neighbours: int = 12  # points per local plane
+    crop_share: float = 0.5  # of a closer look: what the keyframes' crops count beside the field
 
 
 @dataclass(frozen=True)

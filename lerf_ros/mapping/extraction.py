@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lerf_ros.geometry.contraction import SceneBounds
-from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.config import MapperConfig, VoxelConfig
+from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
 from lerf_ros.mapping.decoding import CropScale, LanguageFeatures, asked_features
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
@@ -22,7 +23,8 @@ from lerf_ros.mapping.surface import SurfacePoints, local_normals
 from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
-_CLOSE_VIEWS = 4  # keyframes that a closer look uses
+_CLOSE_VIEWS = 4  # keyframes that a closer look casts rays from ...
+_CROP_VIEWS = 8  # ... and whose crops it asks
 _VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
 
 
@@ -34,15 +36,22 @@ class MapSurface:
         points: N surface points.
         features: what each point's own ray knows about language: the quantity that training supervised.
         source: where they come from, for a closer look.
+        crops: in a closer look, what the keyframes' own crops say about each point ...
+        crop_shares: ... and how much that counts beside the field, (N,).
     """
 
     points: SurfacePoints
     features: LanguageFeatures
     source: SurfaceSource
+    crops: ScaledEmbeds | None = None
+    crop_shares: Tensor | None = None
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
-        """Cosines (S, N, T)."""
-        return self.features.similarity(scales, text_embeds)
+        """Cosines (S, N, T); with crops, the weighted mean of the field's and theirs."""
+        similarity = self.features.similarity(scales, text_embeds)
+        if self.crops is None or self.crop_shares is None:
+            return similarity
+        return torch.lerp(similarity, self.crops.similarity(scales, text_embeds), self.crop_shares[:, None])
 
     def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
         """The surface inside a ball, as densely as the keyframes show it; see `SurfaceSource.around`."""
@@ -69,6 +78,9 @@ class SurfaceSource:
     def around(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
         """Points of the surface inside a ball, evenly spaced; from the keyframes that show its middle largest.
 
+        The field blurs what is smaller than its cells. Here, where points are few, the crops that those keyframes have
+        of each point are asked as well, if `surface.crop_share` says so.
+
         Args:
             centre: (3,) m, map frame: a point of the surface.
             radius: m.
@@ -88,7 +100,14 @@ class SurfaceSource:
         slots, uv = slots.repeat_interleave(len(grid)), uv.reshape(-1, 2)
         inside = ((uv >= 0) & (uv <= uv.new_tensor([store.camera.width - 1, store.camera.height - 1]))).all(dim=1)
         spacing = radius * (math.pi / max_points) ** 0.5
-        return self._cast(slots[inside], uv[inside], spacing, max_points, (centre_, radius))
+        surface = self._cast(slots[inside], uv[inside], spacing, max_points, (centre_, radius))
+        if self._config.surface.crop_share == 0 or self._config.language.scale != "physical":
+            return surface  # crops are known by their physical scale
+        means = _crop_means(
+            store, surface.points.x_world, self._config.voxel, _closest_views(store, centre_, _CROP_VIEWS)[0]
+        )
+        shares = torch.where(means.counts.any(dim=1), self._config.surface.crop_share, 0.0)
+        return replace(surface, crops=means[torch.arange(len(shares), device=shares.device)], crop_shares=shares)
 
     @torch.no_grad()
     def _cast(
@@ -119,21 +138,44 @@ class SurfaceSource:
         return MapSurface(points, LanguageFeatures.cat(features)[hits], self)
 
 
+def _crop_means(store: KeyframeStore, x_world: Tensor, config: VoxelConfig, slots: Tensor) -> CropMeans:
+    """Crop embeddings of points (N, 3), from those of the keyframes in slots (V,) that see them."""
+    rows = torch.arange(len(x_world), device=x_world.device)
+    means = CropMeans(len(x_world), store.embed_dim, config, x_world.device)
+    for slot, uv, depth_z, sees in zip(slots.tolist(), *_seen_by(store, slots, x_world), strict=True):
+        pixels = uv[sees], depth_z[sees], store.intrinsics[slot, 1]
+        for _ in means.add(rows[sees], store.layout, store.embeds[slot], store.valid[slot], *pixels):
+            pass  # their scales are known
+    return means
+
+
+def _seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points (N, 3) in keyframes slots (V,): uv (V, N, 2) px, depth_z (V, N) m, and who sees which (V, N) bool.
+
+    A keyframe sees a point inside its image unless it measured something else there; where it measured nothing, the
+    image decides alone.
+    """
+    camera, T = store.camera, store.poses[slots]
+    fx, fy, cx, cy = store.intrinsics[slots].unsqueeze(-1).unbind(dim=1)
+    x_camera = ((x_world - T[:, None, :3, 3]) @ T[:, :3, :3]).float()
+    depth_z = x_camera[..., 2].clamp_min(1e-6)
+    u, v = fx * x_camera[..., 0] / depth_z + cx, fy * x_camera[..., 1] / depth_z + cy
+    column, row = u.round(), v.round()
+    inside = (x_camera[..., 2] > 1e-6) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+    column, row = torch.where(inside, column, 0).long(), torch.where(inside, row, 0).long()
+    measured = store.depth_z[slots[:, None], row, column].float()
+    sees = inside & ~((measured - depth_z).abs() > _VISIBLE_WITHIN * depth_z)
+    return torch.stack([u, v], dim=-1), depth_z, sees
+
+
 def _closest_views(store: KeyframeStore, x_world: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The keyframes that show a point (3,) largest: slots (V,), its uv (V, 2) and pixels per metre (V,) there."""
-    n, camera = len(store), store.camera
-    T, (fx, fy, cx, cy) = store.poses[:n], store.intrinsics[:n].unbind(dim=-1)
-    x_camera = torch.einsum("kji,kj->ki", T[:, :3, :3], x_world - T[:, :3, 3]).float()
-    depth_z = x_camera[:, 2].clamp_min(1e-6)
-    u, v = fx * x_camera[:, 0] / depth_z + cx, fy * x_camera[:, 1] / depth_z + cy
-    inside = (x_camera[:, 2] > 1e-6) & (u >= 0) & (u < camera.width - 1) & (v >= 0) & (v < camera.height - 1)
-    column, row = torch.where(inside, u, 0).round().long(), torch.where(inside, v, 0).round().long()
-    measured = store.depth_z[torch.arange(n, device=T.device), row, column].float()
-    sees = inside & ~((measured - depth_z).abs() > _VISIBLE_WITHIN * depth_z)
-    px_per_m = torch.where(sees, fy / depth_z, 0.0)
-    best = px_per_m.topk(min(count, n)).indices
+    slots = torch.arange(len(store), device=x_world.device)
+    uv, depth_z, sees = (seen[:, 0] for seen in _seen_by(store, slots, x_world[None]))
+    px_per_m = torch.where(sees, store.intrinsics[slots, 1] / depth_z, 0.0)
+    best = px_per_m.topk(min(count, len(store))).indices
     best = best[px_per_m[best] > 0]
-    return best, torch.stack([u, v], dim=-1)[best], px_per_m[best]
+    return best, uv[best], px_per_m[best]
 
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:
@@ -167,8 +209,7 @@ def _observed(
 ) -> SurfacePoints:
     """What the keyframes say about points (N, 3): how many see each, from where, and at which scales.
 
-    A keyframe sees a point inside its image unless it measured something else there; where it measured nothing, the
-    image decides alone. A point that no keyframe sees is known from its own ray only, with no supervised scale.
+    A point that no keyframe sees is known from its own ray only, with no supervised scale.
     """
     N, device = len(x_world), x_world.device
     crop_px = np.array([level.crop_px for level in store.layout.levels])
@@ -176,21 +217,14 @@ def _observed(
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
     for slot in range(len(store)):
-        T, (fx, fy, cx, cy) = store.poses[slot], store.intrinsics[slot]
-        x_camera = ((x_world - T[:3, 3]) @ T[:3, :3]).float()
-        depth_z = x_camera[:, 2].clamp_min(1e-6)
-        u = (fx * x_camera[:, 0] / depth_z + cx).round()
-        v = (fy * x_camera[:, 1] / depth_z + cy).round()
-        inside = (x_camera[:, 2] > 1e-6) & (u >= 0) & (u < store.camera.width) & (v >= 0) & (v < store.camera.height)
-        column, row = torch.where(inside, u, 0).long(), torch.where(inside, v, 0).long()
-        measured = store.depth_z[slot, row, column].float()
-        sees = inside & ~((measured - depth_z).abs() > _VISIBLE_WITHIN * depth_z)
+        _, depth_z, sees = (seen[0] for seen in _seen_by(store, torch.tensor([slot], device=device), x_world))
+        offsets = (x_world - store.poses[slot, :3, 3]).float()
         views += sees
-        directions += torch.where(sees[:, None], (x_world - T[:3, 3]).float(), 0)
+        directions += torch.where(sees[:, None], offsets, 0)
         if store.host_valid[slot].any():
             sizes = crop_px[store.host_valid[slot]]
-            t = torch.linalg.vector_norm(x_camera, dim=-1).clamp_min(1e-6)
-            low, high = crop_scale.asked(float(sizes[0]), float(sizes[-1]), t, depth_z / t, fy)
+            t = torch.linalg.vector_norm(offsets, dim=-1).clamp_min(1e-6)
+            low, high = crop_scale.asked(float(sizes[0]), float(sizes[-1]), t, depth_z / t, store.intrinsics[slot, 1])
             scale_min = torch.where(sees, torch.minimum(scale_min, low), scale_min)
             scale_max = torch.where(sees, torch.maximum(scale_max, high), scale_max)
     directions = normalize(directions, dim=-1)

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import directions_from_uv
 from lerf_ros.mapping.config import VoxelConfig
+from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.surface import SurfacePoints, local_normals
 
@@ -40,10 +41,8 @@ class VoxelMap:
         self.config = config
         self.layout = layout
         self.dropped = 0
-        capacity, bins = config.capacity, config.scale_bins
-        self._log_scales = torch.linspace(math.log(config.scale_min), math.log(config.scale_max), bins, device=device)
-        self._embeds = torch.zeros(capacity, bins, embed_dim, device=device)
-        self._counts = torch.zeros(capacity, bins, device=device)
+        capacity = config.capacity
+        self._means = CropMeans(capacity, embed_dim, config, device)
         self._x = torch.zeros(capacity, 3, dtype=torch.float64, device=device)
         self._directions = torch.zeros(capacity, 3, device=device)
         self._pixels = torch.zeros(capacity, device=device)
@@ -69,7 +68,7 @@ class VoxelMap:
         """
         if frame.depth_z is None:
             raise ValueError("the voxel baseline needs depth; this frame has none")
-        device = self._embeds.device
+        device = self._x.device
         uv, depth_z = self._measured_pixels(frame)
         directions, z_per_t = directions_from_uv(uv, frame.camera.fx, frame.camera.fy, frame.camera.cx, frame.camera.cy)
         T_world_camera = torch.from_numpy(frame.T_world_camera).to(device)
@@ -82,23 +81,14 @@ class VoxelMap:
         self._directions.index_add_(0, rows, directions.float())
         self._pixels.index_add_(0, rows, torch.ones_like(depth_z))
         self._views[torch.unique(rows)] += 1
-        buffer, slots = embeds[None].to(device), torch.zeros_like(rows)
-        for index in valid.nonzero().flatten().tolist():
-            crop_px = torch.full_like(depth_z, self.layout.levels[index].crop_px)
-            only = torch.zeros(1, len(self.layout.levels), dtype=torch.bool, device=device)
-            only[0, index] = True
-            e = self.layout.interpolate(buffer, only, slots, uv, crop_px).float()
-            scale = crop_px * depth_z / frame.camera.fy
-            bins = (scale.log()[:, None] - self._log_scales).abs().argmin(dim=1)
-            cell = rows * self.config.scale_bins + bins
-            self._embeds.view(-1, e.shape[1]).index_add_(0, cell, e)
-            self._counts.view(-1).index_add_(0, cell, torch.ones_like(scale))
+        crops = self.layout, embeds.to(device), valid
+        for scale in self._means.add(rows, *crops, uv, depth_z, frame.camera.fy):
             self._scale_min.scatter_reduce_(0, rows, scale, "amin")
             self._scale_max.scatter_reduce_(0, rows, scale, "amax")
 
     def surface(self) -> VoxelSurface:
         """The map as it is now. Voxels without any embedding yet are left out."""
-        rows = self._rows[self._counts[self._rows].any(dim=1)]
+        rows = self._rows[self._means.counts[self._rows].any(dim=1)]
         pixels = self._pixels[rows]
         x_world = self._x[rows] / pixels[:, None].double()
         directions = normalize(self._directions[rows], dim=-1)
@@ -110,14 +100,14 @@ class VoxelMap:
             scale_min=self._scale_min[rows],
             scale_max=self._scale_max[rows],
         )
-        return VoxelSurface(points, self._log_scales, _nearest_filled(self._embeds[rows], self._counts[rows]))
+        return VoxelSurface(points, self._means[rows])
 
     def _measured_pixels(self, frame: Frame) -> tuple[Tensor, Tensor]:
         stride = self.config.pixel_stride
         depth_z = torch.from_numpy(frame.depth_z)[stride // 2 :: stride, stride // 2 :: stride]
         v, u = torch.isfinite(depth_z).nonzero(as_tuple=True)
         uv = torch.stack([u, v], dim=-1) * stride + stride // 2
-        device = self._embeds.device
+        device = self._x.device
         return uv.float().to(device), depth_z[v, u].to(device)
 
     def _rows_of(self, x_world: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,38 +129,14 @@ class VoxelMap:
 
 @dataclass(frozen=True)
 class VoxelSurface:
-    """A `SemanticSurface` on voxel means: linear in log scale between the bins, then normalised.
-
-    Attributes:
-        points: N voxels.
-        log_scales: (B,) log metres of the bins.
-        embeds: (N, B, D) unit.
-    """
+    """A `SemanticSurface` on voxel means: N points and the embeddings of their crops."""
 
     points: SurfacePoints
-    log_scales: Tensor
-    embeds: Tensor
+    crops: ScaledEmbeds
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T)."""
-        step = self.log_scales[1] - self.log_scales[0]
-        last = len(self.log_scales) - 1
-        position = ((scales.to(step).log() - self.log_scales[0]) / step).clamp(0, last)
-        lower = position.long().clamp_max(last - 1)
-        text = text_embeds.to(self.embeds)
-        cosines = []
-        for bin_, share in zip(lower.tolist(), (position - lower).tolist(), strict=True):
-            blend = torch.lerp(self.embeds[:, bin_], self.embeds[:, bin_ + 1], share)
-            cosines.append(normalize(blend, dim=-1) @ text.T)
-        return torch.stack(cosines)
+        return self.crops.similarity(scales, text_embeds)
 
     def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> None:
         """There are no finer voxels."""
-
-
-def _nearest_filled(sums: Tensor, counts: Tensor) -> Tensor:
-    """Unit means (N, B, D); an empty bin takes the mean of the nearest bin that is not."""
-    bins = torch.arange(counts.shape[1], device=counts.device)
-    distance = (bins[:, None] - bins).abs() + torch.where(counts > 0, 0, len(bins))[:, None, :]
-    source = distance.argmin(dim=-1)
-    return normalize(torch.gather(sums, 1, source[..., None].expand(-1, -1, sums.shape[-1])), dim=-1)

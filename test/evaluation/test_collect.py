@@ -1,5 +1,9 @@
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +152,55 @@ def test_the_command_asks_what_is_missing_and_reports(tmp_path, variants, monkey
     assert command.main(["--report-only", "--out", str(tmp_path)]) == 0
     with pytest.raises(SystemExit):
         command.main([*arguments, "--variants", "none"])
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from lerf_ros.evaluation.collect import Job, Task, collect
+from test_collect import SETTINGS
+from dataclasses import replace
+
+def work(task, job, say):
+    (job.results.parent / f"pid{task.seed}").write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    job = Job(replace(SETTINGS, jobs=2), ("mini", ""), Path(sys.argv[1]))
+    collect([Task(1, ("one",)), Task(2, ("one",))], job, work)
+"""
+
+
+def test_no_process_outlives_a_run_that_was_killed(tmp_path):
+    (tmp_path / "run.py").write_text(WORKER)
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    command_line = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "results.jsonl")]
+    run = subprocess.Popen(command_line, env={**os.environ, "PYTHONPATH": path})
+    try:
+        pids = [int(wait_for(lambda n=n: (tmp_path / f"pid{n}").read_text())) for n in (1, 2)]
+    finally:
+        run.kill()
+        run.wait()
+    for pid in pids:
+        assert wait_for(lambda pid=pid: "gone" if ended(pid) else "")
+
+
+def wait_for(ask, seconds=60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if answer := ask():
+                return answer
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def ended(pid):
+    """Whether a process that is no child of ours has ended; a zombie that nobody reaps has, too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

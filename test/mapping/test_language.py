@@ -86,6 +86,18 @@ def test_a_closer_look_is_denser_and_on_the_surface_inside_the_ball(mapper):
     assert np.median(nearest) > 0.3 * radius * (np.pi / 400) ** 0.5  # evenly spaced: one per cell of that size
 
 
+def test_a_closer_look_asks_the_crops_of_the_keyframes_as_well(mapper):
+    surface = mapper.surface(300)
+    left = int((surface.points.x_world[:, 0] + 2.0).abs().argmin())
+    closer = surface.closer(surface.points.x_world[left].numpy(), 0.3, 200)
+    scales = torch.tensor([0.4, 0.8])
+    field, crops = closer.features.similarity(scales, EMBEDS), closer.crops.similarity(scales, EMBEDS)
+    shares = closer.crop_shares[:, None]
+    assert set(shares.flatten().tolist()) <= {0.0, 0.5} and (shares > 0).float().mean() > 0.9
+    torch.testing.assert_close(closer.similarity(scales, EMBEDS), (1 - shares) * field + shares * crops)
+    assert crops[:, closer.crop_shares > 0, 0].mean() > 0.95  # the left wall's own crops say "left"
+
+
 def test_there_is_no_closer_look_where_no_keyframe_sees(mapper):
     assert mapper.surface(300).closer(np.array([0.0, 0.0, 50.0]), 0.3, 100) is None
 
