@@ -7,11 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lerf_ros.evaluation.heldout import evaluate_views, held_out_frames
 from lerf_ros.evaluation.localization import Outcome
+from lerf_ros.evaluation.methods import rendered_relevancy
 from lerf_ros.evaluation.pictures import (
     Mark,
     best_view,
@@ -23,7 +23,6 @@ from lerf_ros.evaluation.pictures import (
 )
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.online import OnlineMapper
-from lerf_ros.query.relevancy import relevancy
 from lerf_ros.world.source import FrameSource
 
 RENDER_STRIDE = 4  # pixels; rendered pictures have a quarter of the camera's resolution
@@ -65,8 +64,8 @@ def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Pa
         target = answer.targets[0] if answer.found else None
         index = best_view(target.position, camera, poses, depth_z) if target else None
         index = len(poses) // 2 if index is None else index
-        scale = target.scale if target else None
-        image = relevancy_overlay(images[index], relevancy_view(online, answer.text, camera, poses[index], scale))
+        values = rendered_relevancy(online, camera, poses[index], [answer.text], RENDER_STRIDE)
+        image = relevancy_overlay(images[index], values[0])
         if target is not None:
             draw_target(image, target, camera, poses[index], outcome_colour(right))
             marks.append(Mark(answer.text, target.position, right))
@@ -83,22 +82,6 @@ def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Pa
     marks = [Mark(mark.name, R_upright_world @ mark.position, mark.right) for mark in marks]
     low = points[:, 2] < np.percentile(points[:, 2], 1) + CEILING
     top_down_map(points[low], colours[low], marks, folder / "map.png")
-
-
-@torch.no_grad()
-def relevancy_view(
-    online: OnlineMapper, text: str, camera: Camera, T_world_camera: NDArray[np.float64], scale: float | None
-) -> NDArray[np.float32]:
-    """Relevancy (h, w) of a text in a rendered view, at one scale in m; None: the best of several, pixel by pixel."""
-    encoder, mapper = online.encoder, online.mapper
-    rendering = mapper.render(camera, T_world_camera, stride=RENDER_STRIDE, features=True)
-    assert rendering.features is not None
-    scales = torch.tensor([scale] if scale else np.geomspace(0.1, 1.0, 6), dtype=torch.float32, device=mapper.device)
-    phrases = encoder.calibration.canonical_phrases
-    embeds = encoder.encode_texts([text, *phrases])
-    cosines = rendering.features.similarity(scales, embeds)
-    values = relevancy(cosines[..., :1], cosines[..., 1:], encoder.calibration.k)[..., 0].amax(dim=0)
-    return values.view(rendering.depth_z.shape).float().cpu().numpy()
 
 
 def report_heldout(online: OnlineMapper, source: FrameSource, folder: Path) -> str:

@@ -61,13 +61,10 @@ class SurfaceMethod:
         if len(chosen) and has_language(points):
             scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
             known = supervised(scales, points.scale_min, points.scale_max)[:, chosen]
-            similarity = self.surface.similarity(scales, self._embeds(texts))[:, chosen]
+            similarity = self.surface.similarity(scales, asked_embeds(self.encoder, texts))[:, chosen]
             values = best_scale(similarity, known, len(texts), self.encoder)
             view.reshape(len(texts), -1)[:, pixel.cpu().numpy()] = values.cpu().numpy()
         return view
-
-    def _embeds(self, texts: Sequence[str]) -> Tensor:
-        return self.encoder.encode_texts([*texts, *self.encoder.calibration.canonical_phrases])
 
 
 class FieldMethod(SurfaceMethod):
@@ -77,20 +74,10 @@ class FieldMethod(SurfaceMethod):
         super().__init__("field", online.mapper.surface(SURFACE_POINTS), online.encoder)
         self._online = online
 
-    @torch.no_grad()
     def relevancy_view(
         self, camera: Camera, T_world_camera: Pose, texts: Sequence[str], stride: int
-    ) -> NDArray[np.float32] | None:
-        mapper = self._online.mapper
-        if mapper.store is None or not mapper.store.has_language:
-            return np.zeros((len(texts), *grid_shape(camera, stride)), np.float32)
-        rendering = mapper.render(camera, T_world_camera, stride=stride, features=True)
-        assert rendering.features is not None and rendering.scale_min is not None and rendering.scale_max is not None
-        scales = scale_sweep(rendering.scale_min, rendering.scale_max, VIEW_SCALES)  # colours alone: hardly a surface
-        similarity = rendering.features.similarity(scales, self._embeds(texts))
-        known = supervised(scales, rendering.scale_min, rendering.scale_max)
-        values = best_scale(similarity, known, len(texts), self.encoder)
-        return values.view(len(texts), *rendering.depth_z.shape).float().cpu().numpy()
+    ) -> NDArray[np.float32]:
+        return rendered_relevancy(self._online, camera, T_world_camera, texts, stride)
 
 
 class VoxelMethod(SurfaceMethod):
@@ -132,6 +119,28 @@ def voxel_average(online: OnlineMapper) -> VoxelMap:
         )
         voxels.add(frame, store.embeds[slot], store.valid[slot])
     return voxels
+
+
+@torch.no_grad()
+def rendered_relevancy(
+    online: OnlineMapper, camera: Camera, T_world_camera: Pose, texts: Sequence[str], stride: int
+) -> NDArray[np.float32]:
+    """Relevancy (T, h, w) in a rendered view, see `Method.relevancy_view`; zeros before any crop is encoded."""
+    mapper, encoder = online.mapper, online.encoder
+    if mapper.store is None or not mapper.store.has_language:
+        return np.zeros((len(texts), *grid_shape(camera, stride)), np.float32)
+    rendering = mapper.render(camera, T_world_camera, stride=stride, features=True)
+    assert rendering.features is not None and rendering.scale_min is not None and rendering.scale_max is not None
+    scales = scale_sweep(rendering.scale_min, rendering.scale_max, VIEW_SCALES)  # colours alone: hardly a surface
+    similarity = rendering.features.similarity(scales, asked_embeds(encoder, texts))
+    known = supervised(scales, rendering.scale_min, rendering.scale_max)
+    values = best_scale(similarity, known, len(texts), encoder)
+    return values.view(len(texts), *rendering.depth_z.shape).float().cpu().numpy()
+
+
+def asked_embeds(encoder: Encoder, texts: Sequence[str]) -> Tensor:
+    """(T + C, D): the texts, then the canonical phrases."""
+    return encoder.encode_texts([*texts, *encoder.calibration.canonical_phrases])
 
 
 def best_scale(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) -> Tensor:
