@@ -19,6 +19,9 @@ from lerf_ros.query.target_pose import extent, target_axes
 CLOSER_LOOKS = 3  # best regions of the map that are always looked at closely
 _SMALLEST_LOOK = 0.08  # m, radius of a closer look
 _LOOK_AROUND = 0.75  # radius of a closer look, as a part of the region's largest extent
+# Two maxima are one place when they are nearer together than this part of the better one's scale, which is the size of
+# the crop that both lie in, or nearer than that to what the better one covers.
+_APART_FROM_PEAK, _APART_FROM_COVERED = 0.5, 0.25
 
 
 class QueryError(ValueError):
@@ -144,8 +147,22 @@ def _looks(
             break
         if len(looked) >= CLOSER_LOOKS and region.relevancy < threshold:
             break  # what is left is weaker still
-        looked.append(_closer(surface, encoder, text, region, options))
-    return sorted(looked, key=lambda region: -region.height)
+        if _apart(region, looked):
+            looked.append(_closer(surface, encoder, text, region, options))
+    distinct: list[Region] = []
+    for region in sorted(looked, key=lambda region: -region.height):
+        if _apart(region, distinct):
+            distinct.append(region)
+    return distinct
+
+
+def _apart(region: Region, better: Sequence[Region]) -> bool:
+    """Whether a region is another place than all better ones: the slats of a chair are not five chairs."""
+    return all(
+        np.linalg.norm(region.position - other.position) > _APART_FROM_PEAK * other.scale
+        and np.linalg.norm(region.position - other.covered, axis=1).min() > _APART_FROM_COVERED * other.scale
+        for other in better
+    )
 
 
 def _closer(surface: SemanticSurface, encoder: Encoder, text: str, region: Region, options: QueryOptions) -> Region:
@@ -159,7 +176,7 @@ def _closer(surface: SemanticSurface, encoder: Encoder, text: str, region: Regio
     sweep = sweeps(closer, encoder, [text], region.scales, options)[0]
     finder = MaximaFinder(closer.points, options.min_support, options.prominence)
     best = next(finder.regions(sweep, region.floor), region)
-    return replace(best, support=region.support)  # counted in points of the map
+    return replace(best, support=region.support, covered=region.covered)  # how large it is, the whole map shows
 
 
 def _answer(text: str, regions: list[Region], options: QueryOptions, threshold: float) -> Answer:

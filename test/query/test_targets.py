@@ -216,3 +216,13 @@ def test_the_position_lies_on_a_ring_not_in_its_middle():
     ring = [((0.1 * np.cos(a), 0.1 * np.sin(a)), 0.03, "mug", 0.9, ALL) for a in np.arange(0, 2 * np.pi, 0.2)]
     position = answer(ring, "mug").targets[0].position
     assert 0.06 < np.linalg.norm(position[:2]) < 0.14
+
+
+def test_maxima_within_one_crop_are_one_target():
+    """Two slats of one chair, and another chair: the crops at which they answer are 0.4 m wide."""
+    scales = (0.35, 0.45)
+    discs = [((x, 0.0), 0.04, "mug", 0.9, scales) for x in (-0.5, -0.34, 0.5)]
+    targets = answer(discs, "mug").targets
+    assert sorted(round(float(target.position[0]), 1) for target in targets) in ([-0.5, 0.5], [-0.3, 0.5])
+    near = [((x, 0.0), 0.04, "mug", 0.9, (0.05, 0.12)) for x in (-0.5, -0.34, 0.5)]
+    assert len(answer(near, "mug").targets) == 3
