@@ -16,7 +16,7 @@ from lerf_ros.geometry.camera import Camera, project
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
-from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
+from lerf_ros.mapping.surface import SemanticSurface
 from lerf_ros.mapping.voxels import VoxelMap
 from lerf_ros.query.relevancy import relevancy, scale_sweep, supervised
 from lerf_ros.query.targets import Answer, QueryOptions, find_targets
@@ -58,7 +58,7 @@ class SurfaceMethod:
         points = self.surface.points
         view = np.zeros((len(texts), *grid_shape(camera, stride)), np.float32)
         pixel, chosen = splat(points.x_world, camera, T_world_camera, stride)
-        if len(chosen) and has_language(points):
+        if len(chosen) and points.has_language:
             scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
             known = supervised(scales, points.scale_min, points.scale_max)[:, chosen]
             similarity = self.surface.similarity(scales, asked_embeds(self.encoder, texts))[:, chosen]
@@ -153,11 +153,6 @@ def best_scale(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) 
     values = relevancy(similarity[..., :texts], similarity[..., texts:], encoder.calibration.k)
     values = torch.where(known[..., None], values, 0.0).permute(2, 0, 1)
     return values[torch.arange(texts, device=values.device), values.amax(dim=2).argmax(dim=1)]
-
-
-def has_language(points: SurfacePoints) -> bool:
-    """Whether any point can be asked yet."""
-    return bool((points.scale_min <= points.scale_max).any())
 
 
 def grid_shape(camera: Camera, stride: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from functools import lru_cache
 
 import torch
@@ -19,6 +20,15 @@ def mlp(inputs: int, width: int, hidden_layers: int, outputs: int) -> nn.Sequent
     for i in range(hidden_layers):
         layers += [nn.Linear(inputs if i == 0 else width, width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+def density_mlp(inputs: int, width: int, outputs: int, initial_density: float) -> nn.Sequential:
+    """One hidden layer, and a first output whose exponential is `initial_density`, 1/m, about everywhere at first."""
+    network = mlp(inputs, width, 1, outputs)
+    output_layer = network[-1]
+    assert isinstance(output_layer, nn.Linear)
+    output_layer.bias.data[0] = math.log(initial_density)
+    return network
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

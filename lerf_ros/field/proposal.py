@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from lerf_ros.field.encoding import HashGrid, HashGridConfig
-from lerf_ros.field.networks import autocast, mlp
+from lerf_ros.field.networks import autocast, density_mlp
 from lerf_ros.field.radiance import TruncatedExp
 
 
@@ -33,10 +31,7 @@ class ProposalNetwork(nn.Module):
         super().__init__()
         self.grid = HashGrid(grid, backend)
         self.precision = precision
-        self.network = mlp(self.grid.output_dim, hidden, 1, 1)
-        output_layer = self.network[-1]
-        assert isinstance(output_layer, nn.Linear)
-        nn.init.constant_(output_layer.bias, math.log(initial_density))
+        self.network = density_mlp(self.grid.output_dim, hidden, 1, initial_density)
 
     def forward(self, x_unit: Tensor) -> Tensor:
         """Densities (N,) float32, 1/m, of points (N, 3) of the unit cube."""

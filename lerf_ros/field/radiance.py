@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from lerf_ros.field.directions import SH4_COMPONENTS, spherical_harmonics_4
 from lerf_ros.field.encoding import HashGrid, HashGridConfig
-from lerf_ros.field.networks import autocast, compute_dtype, mlp
+from lerf_ros.field.networks import autocast, compute_dtype, density_mlp
 
 _MAX_LOG_DENSITY = 11.0  # 60,000 per metre: nothing passes a tenth of a millimetre
 
@@ -57,13 +56,10 @@ class RadianceField(nn.Module):
         super().__init__()
         self.grid = HashGrid(grid, backend)
         self.precision = precision
-        self.density_network = mlp(self.grid.output_dim, hidden, 1, 1 + geometry_features)
+        self.density_network = density_mlp(self.grid.output_dim, hidden, 1 + geometry_features, initial_density)
         self.colour_from_geometry = nn.Linear(geometry_features, hidden, bias=False)
         self.colour_from_direction = nn.Linear(SH4_COMPONENTS, hidden)
         self.colour_network = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
-        output_layer = self.density_network[-1]
-        assert isinstance(output_layer, nn.Linear)
-        output_layer.bias.data[0] = math.log(initial_density)
 
     @property
     def compute_dtype(self) -> torch.dtype:

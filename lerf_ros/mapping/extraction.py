@@ -89,9 +89,10 @@ class SurfaceSource:
             None where no keyframe sees the centre.
         """
         store, centre_ = self._store, torch.from_numpy(np.asarray(centre, np.float64)).to(self._store.poses)
-        slots, centre_uv, px_per_m = _closest_views(store, centre_, _CLOSE_VIEWS)
-        if len(slots) == 0:
+        seen_by, centre_uv, px_per_m = _closest_views(store, centre_, _CROP_VIEWS)
+        if len(seen_by) == 0:
             return None
+        slots, centre_uv, px_per_m = (closest[:_CLOSE_VIEWS] for closest in (seen_by, centre_uv, px_per_m))
         side = math.ceil((_OVERSAMPLING * max_points / len(slots)) ** 0.5)
         offsets = (torch.arange(side, device=store.images.device) + 0.5) / side * 2 - 1  # of the radius
         v, u = torch.meshgrid(offsets, offsets, indexing="ij")
@@ -103,9 +104,7 @@ class SurfaceSource:
         surface = self._cast(slots[inside], uv[inside], spacing, max_points, (centre_, radius))
         if self._config.surface.crop_share == 0 or self._config.language.scale != "physical":
             return surface  # crops are known by their physical scale
-        means = _crop_means(
-            store, surface.points.x_world, self._config.voxel, _closest_views(store, centre_, _CROP_VIEWS)[0]
-        )
+        means = _crop_means(store, surface.points.x_world, self._config.voxel, seen_by)
         shares = torch.where(means.counts.any(dim=1), self._config.surface.crop_share, 0.0)
         return replace(surface, crops=means[torch.arange(len(shares), device=shares.device)], crop_shares=shares)
 
@@ -169,7 +168,8 @@ def _seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tens
 
 
 def _closest_views(store: KeyframeStore, x_world: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The keyframes that show a point (3,) largest: slots (V,), its uv (V, 2) and pixels per metre (V,) there."""
+    """The keyframes that show a point (3,) largest, the largest first: slots (V,), its uv (V, 2) and pixels per metre
+    (V,) there."""
     slots = torch.arange(len(store), device=x_world.device)
     uv, depth_z, sees = (seen[:, 0] for seen in _seen_by(store, slots, x_world[None]))
     px_per_m = torch.where(sees, store.intrinsics[slots, 1] / depth_z, 0.0)

@@ -32,6 +32,11 @@ class SurfacePoints:
     scale_min: Tensor
     scale_max: Tensor
 
+    @property
+    def has_language(self) -> bool:
+        """Whether any point can be asked yet."""
+        return bool((self.scale_min <= self.scale_max).any())
+
 
 class SemanticSurface(Protocol):
     """What a question needs. The trained map and the voxel baseline both give one."""

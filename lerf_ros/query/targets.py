@@ -61,7 +61,7 @@ class Target:
     """One place that answers a text.
 
     Attributes:
-        position: (3,) m, map frame: the relevancy-weighted centre of the region, snapped to its nearest surface point.
+        position: (3,) m, map frame: the weighted centre of the region's core, snapped to its nearest surface point.
         quaternion_xyzw: orientation, see `target_pose.target_axes`.
         size: (3,) m, extents along the target's own axes, of what is more relevant than half way from the map's median
             to the target's peak.
@@ -111,7 +111,7 @@ def find_targets(
     unknown = {text: tuple(encoder.unknown_words(text)) for text in texts}
     known = list(dict.fromkeys(text for text in texts if not unknown[text]))
     answers = {text: Answer(text, (), 0.0, unknown[text]) for text in texts}
-    if known and bool((surface.points.scale_min <= surface.points.scale_max).any()):
+    if known and surface.points.has_language:
         finder = MaximaFinder(surface.points, options.min_support, options.prominence)
         scales = scale_sweep(surface.points.scale_min, surface.points.scale_max, options.scale_steps)
         for text, sweep in zip(known, sweeps(surface, encoder, known, scales, options), strict=True):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.config import MapperConfig
@@ -80,7 +81,22 @@ def walk(count, depth=True):
     return [frame(pose(yaw, 0.4 * np.sin(yaw), 0.4 * np.cos(yaw)), depth, i) for i, yaw in enumerate(yaws)]
 
 
+def write_halves(mapper, embeds):
+    """Fills the pyramid of every keyframe with one of two embeddings (2, D), by the side of the box at each crop's
+    centre: the first at x < 0."""
+    store, layout = mapper.store, mapper.layout
+    for slot in range(len(store)):
+        x = view(store.host_poses[slot])[2]
+        for index, level in enumerate(layout.levels):
+            uv = layout.centres(index).round().long()
+            right = x[uv[:, 1].clamp(0, 47), uv[:, 0].clamp(0, 63), 0] > 0
+            store.write_embeds(slot, 1, level.offset, embeds[torch.from_numpy(right).long()])
+            store.finish_level(slot, 1, index)
+
+
 @pytest.fixture(scope="session")
 def box():
     """The scene and a configuration that learns it in seconds."""
-    return SimpleNamespace(camera=CAMERA, config=TINY, pose=pose, view=view, frame=frame, walk=walk)
+    return SimpleNamespace(
+        camera=CAMERA, config=TINY, pose=pose, view=view, frame=frame, walk=walk, write_halves=write_halves
+    )

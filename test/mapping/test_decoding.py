@@ -131,17 +131,6 @@ def test_scales_of_a_crop():
     assert torch.equal(CropScale("none", layout, 3.5).of(crop_px, t, z_per_t, focal_px), torch.ones(2))
 
 
-def write_halves(box, mapper):
-    store, layout = mapper.store, mapper.layout
-    for slot in range(len(store)):
-        x = box.view(store.host_poses[slot])[2]
-        for index, level in enumerate(layout.levels):
-            uv = layout.centres(index).round().long()
-            right = x[uv[:, 1].clamp(0, 47), uv[:, 0].clamp(0, 63), 0] > 0
-            store.write_embeds(slot, 1, level.offset, EMBEDS[torch.from_numpy(right).long()])
-            store.finish_level(slot, 1, index)
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -156,7 +145,7 @@ def test_every_way_learns_what_lies_where(box, settings):
     mapper = Mapper(box.config.override(settings), box.camera, EMBEDS.shape[1], "cpu", seed=0)
     for frame in box.walk(8):
         mapper.add_frame(frame)
-    write_halves(box, mapper)
+    box.write_halves(mapper, EMBEDS)
     for _ in range(200):
         mapper.step()
     surface = mapper.surface(800)

@@ -9,24 +9,12 @@ from lerf_ros.mapping.mapper import Mapper
 EMBEDS = torch.eye(6)[:2]  # what lies at x < 0, and at x > 0
 
 
-def write_halves(box, mapper):
-    """Fills the pyramid of every keyframe with one of two embeddings, by the side of the box at each crop's centre."""
-    store, layout = mapper.store, mapper.layout
-    for slot in range(len(store)):
-        x = box.view(store.host_poses[slot])[2]
-        for index, level in enumerate(layout.levels):
-            uv = layout.centres(index).round().long()
-            right = x[uv[:, 1].clamp(0, 47), uv[:, 0].clamp(0, 63), 0] > 0
-            store.write_embeds(slot, 1, level.offset, EMBEDS[torch.from_numpy(right).long()])
-            store.finish_level(slot, 1, index)
-
-
 @pytest.fixture(scope="module")
 def mapper(box):
     mapper = Mapper(box.config, box.camera, EMBEDS.shape[1], "cpu", seed=0)
     for frame in box.walk(10):
         mapper.add_frame(frame)
-    write_halves(box, mapper)
+    box.write_halves(mapper, EMBEDS)
     for _ in range(250):
         mapper.step()
     return mapper
@@ -122,7 +110,7 @@ def test_language_never_moves_density(box):
     for language in (0.0, 10.0):
         mapper = Mapper(box.config.override({"loss.language": language}), box.camera, 6, "cpu", seed=3)
         mapper.add_frame(box.frame(box.pose(0.0)))
-        write_halves(box, mapper)
+        box.write_halves(mapper, EMBEDS)
         for _ in range(5):
             mapper.step()
         maps.append(mapper)
