@@ -16,7 +16,7 @@ from lerf_ros.world.materials import COLOURS
 MAX_REGIONS = 256
 MAX_TEXTS = 6
 CROP_FRACTIONS = (0.05, 0.5)  # of the image height: the range of LERF's pyramid
-ANYWHERE, AROUND_WHOLES = 0.3, 0.35  # of the crops; the others are around parts
+ANYWHERE, AROUND_WHOLES = 0.25, 0.3  # of the crops; the others are around parts
 WHOLE_SIZES, PART_SIZES = (0.6, 3.6), (0.8, 4.0)  # crop sides, in sides of the box that they are around
 SENSOR_NOISE = 2.0  # grey levels, as in lerf_ros.world.sensor
 _LABEL_GRID = 32
@@ -110,9 +110,11 @@ class ViewStore:
         self.available.fill_(self.count)
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Where to cut crops: views (B,), centres (B, 2) uv, sides (B,) px.
+        """Where to cut crops: views (B,), centres (B, 2) uv, sides (B,) px; ``batch`` is even.
 
-        Some lie anywhere in a view, as the pyramid's do, some around wholes, some around parts.
+        Some lie anywhere in a view, as the pyramid's do, some around wholes, some around parts. The second half of the
+        batch looks at the same things in the same views as the first: what tells a handle from its mug is learned from
+        pictures of both.
         """
 
         def uniform(*shape: int) -> Tensor:
@@ -121,17 +123,22 @@ class ViewStore:
         def log_uniform(low: float, high: float) -> Tensor:
             return torch.exp(math.log(low) + uniform(batch) * math.log(high / low))
 
-        view = (uniform(batch) * self.available).minimum(self.available - 1).long()  # rounding may reach `available`
-        low, high = (fraction * self.height for fraction in CROP_FRACTIONS)
-        anywhere = uniform(batch, 2) * self.uv_size
+        def pick(chance: Tensor) -> Tensor:
+            # The largest ratio is a draw with these chances, as multinomial's, but the host need not wait for it.
+            return (chance / -uniform(*chance.shape).clamp(min=1e-12).log()).argmax(dim=1)
+
+        half = batch // 2
+        view = (uniform(half) * self.available).minimum(self.available - 1).long()  # rounding may reach `available`
         instance = self.instance[view]
         things = ((self.visible[1, view] > 20) & ~self.structure[view] & (instance > 0)).float()
         siblings = torch.zeros_like(things).scatter_add(1, instance, things).gather(1, instance)
-        chance = torch.where(things.any(dim=1, keepdim=True), things / siblings.clamp(min=1.0), 1.0)
-        # Parts share the chance of their thing. The largest ratio is a draw with these chances, as multinomial's, but
-        # the host need not wait for it.
-        region = (chance / -uniform(*chance.shape).clamp(min=1e-12).log()).argmax(dim=1)
-        sort = uniform(batch)
+        chance = torch.where(things.any(dim=1, keepdim=True), things / siblings.clamp(min=1.0), 1.0)  # shared by parts
+        region = pick(chance)
+        sibling = pick(chance * (instance == instance.gather(1, region[:, None])))
+        view, region = view.repeat(2), torch.cat([region, sibling])
+        low, high = (fraction * self.height for fraction in CROP_FRACTIONS)
+        anywhere = uniform(batch, 2) * self.uv_size
+        sort = uniform(half).repeat(2)
         part = sort >= ANYWHERE + AROUND_WHOLES
         box = self.boxes[part.long(), view, region]
         around = box[:, :2] + (uniform(batch, 2) - 0.5) * box[:, 2:]

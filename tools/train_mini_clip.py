@@ -91,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--views", type=int, default=12, help="per room")
     parser.add_argument("--repainted", type=int, default=2, help="how often each view is kept in other colours, too")
-    parser.add_argument("--batch", type=int, default=2048, help="crops in a step")
+    parser.add_argument("--batch", type=int, default=2048, help="crops in a step, an even number")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--workers", type=int, default=max(1, (multiprocessing.cpu_count() or 1) - 1))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -239,8 +239,8 @@ class Trainer:
         self.optimizer.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
-            for mean, value in zip(self.average.parameters(), self.model.parameters()):
-                mean.lerp_(value, 1 - AVERAGE_DECAY)
+            averages, values = list(self.average.parameters()), list(self.model.parameters())
+            torch._foreach_lerp_(averages, values, 1 - AVERAGE_DECAY)
         self.loss.copy_(loss.detach())
 
     def encoder(self, calibration: RelevancyCalibration) -> Encoder:

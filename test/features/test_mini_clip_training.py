@@ -90,13 +90,29 @@ def test_crops_are_labelled_by_what_is_in_their_middle():
 
 
 def test_crops_are_drawn_around_wholes_and_parts():
+    from mini_clip_views import ANYWHERE, AROUND_WHOLES
+
     _, store = half_and_half()
     view, centre, crop_px = store.draw(4000, torch.Generator().manual_seed(3))
     on_handle = (centre[:, 0] < 20) & (centre[:, 1] >= 80)
     assert view.eq(0).all() and crop_px.min() >= 6 and crop_px.max() <= 60
-    # Of the third around parts, half go to the handle; anywhere and around the mug it gets its area's share.
-    expected = 0.3 * (20 * 40) / (160 * 120) + (0.35 + 0.35 / 2) * (20 * 40) / (80 * 120) + 0.35 / 2
-    assert on_handle.float().mean().item() == pytest.approx(expected, abs=0.02)
+    # Of the crops around parts, half go to the handle; anywhere and around the mug it gets its area's share.
+    parts = 1 - ANYWHERE - AROUND_WHOLES
+    by_area = ANYWHERE * (20 * 40) / (160 * 120) + (AROUND_WHOLES + parts / 2) * (20 * 40) / (80 * 120)
+    assert on_handle.float().mean().item() == pytest.approx(by_area + parts / 2, abs=0.02)
+
+
+def test_the_second_half_of_a_batch_looks_at_the_same_things():
+    room, store = half_and_half()
+    room.instance[2], room.texts[2] = 3, ["handle"]  # now two things, of which one is drawn
+    store.add(room)
+    view, centre, _ = store.draw(4000, torch.Generator().manual_seed(3))
+    on_handle = ((centre[:, 0] < 20) & (centre[:, 1] >= 80)).view(2, -1)
+    assert view.view(2, -1).diff(dim=0).eq(0).all() and view.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    second = view.view(2, -1)[0] == 1
+    # A thing of one part is looked at twice, anywhere apart; of the mug's parts each half draws one by itself.
+    assert on_handle[:, second].double().corrcoef()[0, 1] > 0.6
+    assert abs(on_handle[:, ~second].double().corrcoef()[0, 1]) < 0.4
 
 
 def test_crops_for_training_look_like_the_pyramids():
