@@ -95,8 +95,8 @@ That threshold is for single crops, and the figures above are taken with it. A m
 what it says of absent things is far lower: `calibration.json` holds the threshold for maps, {options.map_threshold}. It
 was given to the tool (`--map-threshold`), not measured by it; it has to be chosen on maps of validation rooms.
 
-Places in a map are ranked by the similarity to the text, less {calibration.contrast:g} times that to the canonical phrases (`contrast`; LERF's
-relevancy is 1): these lie low on crops beside a thing, so that relevancy peaks there.
+Places in a map are ranked by the similarity to the text, less {calibration.contrast:g} times that to the canonical
+phrases (`contrast`; LERF's relevancy is 1): these lie low on crops beside a thing, so that relevancy peaks there.
 
 ## Training
 

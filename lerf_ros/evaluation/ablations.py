@@ -23,7 +23,7 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("noise_1deg", frames=pose_noise(degrees=1.0)),
         Variant("noise_3deg", frames=pose_noise(degrees=3.0)),
     ),
-    "closer look": (Variant("field_alone", {"surface.crop_share": 0.0}),),
+    "closer look": (Variant("field_alone", {"close_up.share": 0.0}),),
     "keyframes": tuple(Variant(f"keyframes_{n}", {"keyframe.capacity": n}) for n in (10, 20, 40)),
     "seconds of training": tuple(Variant(f"time_{share:g}", budget=share) for share in (0.25, 0.5, 2.0, 4.0)),
 }

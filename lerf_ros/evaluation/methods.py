@@ -71,7 +71,7 @@ class FieldMethod(SurfaceMethod):
     """The language embedded radiance field, as the node answers from it."""
 
     def __init__(self, online: OnlineMapper) -> None:
-        super().__init__("field", online.mapper.surface(SURFACE_POINTS), online.encoder)
+        super().__init__("field", online.surface(SURFACE_POINTS), online.encoder)
         self._online = online
 
     def relevancy_view(

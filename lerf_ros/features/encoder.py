@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,7 +14,9 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lerf_ros.features.word_tokenizer import WordTokenizer
 
@@ -144,7 +147,21 @@ def load_encoder(model: str = "mini", pretrained: str = "", device: str | torch.
         tokenizer = _tokenizer(model)
     except Exception as error:  # open_clip, huggingface_hub, safetensors and torch each raise their own kinds
         raise EncoderError(_advice(model, pretrained, error)) from error
+    if isinstance(network.visual, ModifiedResNet):
+        _fold_batch_norms(network.visual.eval())
     return Encoder(model, network, tokenizer, calibration, torch.bfloat16 if bf16 else torch.float32)
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Puts every batch normalisation that follows a convolution into that convolution's weights: in inference both are
+    linear, and a quarter of a small network's time on a CPU is normalisation."""
+    children = list(module.named_children())
+    for (name, child), (next_name, follower) in itertools.pairwise(children):
+        if isinstance(child, nn.Conv2d) and isinstance(follower, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(child, follower))
+            setattr(module, next_name, nn.Identity())
+    for _, child in children:
+        _fold_batch_norms(child)
 
 
 def _tokenizer(model: str) -> Callable[[list[str]], Tensor]:

@@ -86,15 +86,30 @@ class PyramidLayout:
         v, u = torch.meshgrid(torch.arange(at.rows), torch.arange(at.columns), indexing="ij")
         return at.first_centre + at.stride * torch.stack([u, v], dim=-1).reshape(-1, 2).float()
 
-    def crops(self, image: Tensor, level: int, start: int = 0, stop: int | None = None, size: int = 0) -> Tensor:
-        """Crops ``start`` to ``stop`` of a level, cut from ``image`` (3, H, W) float: (B, 3, size, size).
+    def around(self, uv: Tensor) -> list[Tensor]:
+        """Of each level the crops, ascending flat indices (int64), that `interpolate` reads at any of the pixels uv
+        (P, 2)."""
+        needed = []
+        for level in self.levels:
+            last = uv.new_tensor([level.columns - 1, level.rows - 1])
+            low = ((uv - level.first_centre) / level.stride).clamp_min(0.0).minimum(last).floor()
+            high = (low + 1).minimum(last)
+            crops = [
+                level.offset + v * level.columns + u for u in (low[:, 0], high[:, 0]) for v in (low[:, 1], high[:, 1])
+            ]
+            needed.append(torch.unique(torch.cat(crops).long()))
+        return needed
 
-        ``size`` is usually the encoder's ``image_size`` (bilinear, antialiased); 0 leaves the crops as they are.
+    def crops(self, image: Tensor, level: int, index: Tensor | None = None, size: int = 0) -> Tensor:
+        """Crops of a level, cut from ``image`` (3, H, W) float: (B, 3, size, size).
+
+        ``index`` (B,) int64 counts from the level's first crop; None: all of them. ``size`` is usually the
+        encoder's ``image_size`` (bilinear, antialiased); 0 leaves the crops as they are.
         """
         if image.shape != (3, self.height, self.width):
             raise ValueError(f"this layout is for (3, {self.height}, {self.width}) images, got {tuple(image.shape)}")
         at = self.levels[level]
-        index = torch.arange(at.count, device=image.device)[start:stop]
+        index = torch.arange(at.count, device=image.device) if index is None else index
         padded = F.pad(image[None], [at.crop_px // 2] * 4, mode="reflect")[0]
         windows = padded.unfold(1, at.crop_px, at.stride).unfold(2, at.crop_px, at.stride)  # a view: nothing copied yet
         crops = windows[:, index // at.columns, index % at.columns].transpose(0, 1)

@@ -171,7 +171,21 @@ class SurfaceConfig:
     min_opacity: float = 0.7
     max_spread: float = 0.06  # of the depth: (84th - 16th percentile along the ray) / median depth
     neighbours: int = 12  # points per local plane
-    crop_share: float = 0.5  # of a closer look: what the keyframes' crops count beside the field
+
+
+@dataclass(frozen=True)
+class CloseUpConfig:
+    """Crops of the keyframes that are cut and encoded for a question, in a closer look at a place."""
+
+    share: float = 0.8  # what they count beside the field; 0: the field is asked alone
+    views: int = 4  # keyframes: those that show the place best
+    fractions: tuple[float, ...] = (0.05, 0.075, 0.11, 0.17, 0.25, 0.375, 0.5)  # crop side / image height
+    stride: float = 0.2  # / crop side
+    batch: int = 1024  # crops encoded at a time
+    memory_mb: int = 512  # of embeddings that are kept for the next question
+    scale_bins: int = 10  # evenly spaced in log scale ...
+    scale_min: float = 0.02  # m ... from here
+    scale_max: float = 2.0  # m ... to here
 
 
 @dataclass(frozen=True)
@@ -202,6 +216,7 @@ class MapperConfig:
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
     dense: DenseConfig = field(default_factory=DenseConfig)
     surface: SurfaceConfig = field(default_factory=SurfaceConfig)
+    close_up: CloseUpConfig = field(default_factory=CloseUpConfig)
     voxel: VoxelConfig = field(default_factory=VoxelConfig)
 
     def values(self) -> dict[str, Any]:
@@ -324,6 +339,8 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "pyramid.strides": (0.62, 0.5, 0.5, 0.5, 0.5),
     "pyramid.batch": 64,
     "dense.rows": 15,
+    "close_up.stride": 0.4,
+    "close_up.batch": 64,
 }
 _BASE = MapperConfig()  # LERF's sizes
 PRESETS: dict[str, MapperConfig] = {"cpu": _BASE.override(_CPU), "robot": _BASE.override(_ROBOT), "base": _BASE}

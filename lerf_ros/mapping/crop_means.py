@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,25 +10,33 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lerf_ros.features.pyramid import PyramidLayout
-from lerf_ros.mapping.config import VoxelConfig
 
 
 class CropMeans:
     """Sums of crop embeddings for a number of points, in bins that are evenly spaced in log scale.
 
-    Memory: points * `voxel.scale_bins` * D * 4 bytes, reserved at once.
+    Memory: points * bins * D * 4 bytes, reserved at once.
 
     Args:
         points: how many there may be.
         embed_dim: D.
+        bins: B of them, ...
+        scale_min, scale_max: m, ... from here to here.
 
     Attributes:
         counts: (points, B) how many embeddings each bin has.
     """
 
-    def __init__(self, points: int, embed_dim: int, config: VoxelConfig, device: torch.device | str) -> None:
-        bins = config.scale_bins
-        self._log_scales = torch.linspace(math.log(config.scale_min), math.log(config.scale_max), bins, device=device)
+    def __init__(
+        self,
+        points: int,
+        embed_dim: int,
+        bins: int,
+        scale_min: float,
+        scale_max: float,
+        device: torch.device | str,
+    ) -> None:
+        self._log_scales = torch.linspace(math.log(scale_min), math.log(scale_max), bins, device=device)
         self._sums = torch.zeros(points, bins, embed_dim, device=device)
         self.counts = torch.zeros(points, bins, device=device)
 
@@ -42,7 +49,7 @@ class CropMeans:
         uv: Tensor,
         depth_z: Tensor,
         focal_px: Tensor | float,
-    ) -> Iterator[Tensor]:
+    ) -> Tensor:
         """Enters one view: every pixel looks up the pyramid at each encoded level, between crop centres.
 
         Args:
@@ -52,20 +59,24 @@ class CropMeans:
             uv, depth_z: (P, 2) pixels and (P,) m of the points in the view.
             focal_px: of the view.
         Returns:
-            For each level, the scale (P,) m of its crops at the points; the work is done as it is iterated over.
+            Scales (P, levels encoded) m of the crops at the points.
         """
-        slots = torch.zeros_like(rows)
-        for index in valid.nonzero().flatten().tolist():
-            crop_px = torch.full_like(depth_z, layout.levels[index].crop_px)
-            only = torch.zeros(1, len(layout.levels), dtype=torch.bool, device=rows.device)
-            only[0, index] = True
-            looked_up = layout.interpolate(embeds[None], only, slots, uv, crop_px).float()
-            scale = crop_px * depth_z / focal_px
-            bins = (scale.log()[:, None] - self._log_scales).abs().argmin(dim=1)
-            cell = rows * len(self._log_scales) + bins
-            self._sums.view(-1, looked_up.shape[1]).index_add_(0, cell, looked_up)
-            self.counts.view(-1).index_add_(0, cell, torch.ones_like(scale))
-            yield scale
+        sizes = depth_z.new_tensor([level.crop_px for level, known in zip(layout.levels, valid.tolist()) if known])
+        crop_px, scales = sizes.repeat(len(rows)), depth_z[:, None] * sizes / focal_px
+        rows, uv = (x.repeat_interleave(len(sizes), dim=0) for x in (rows, uv))
+        # Of sizes that levels have, `interpolate` reads that level alone.
+        known = valid.to(rows.device)[None]
+        looked_up = layout.interpolate(embeds[None], known, torch.zeros_like(rows), uv, crop_px)
+        bins = (scales.flatten().log()[:, None] - self._log_scales).abs().argmin(dim=1)
+        cell = rows * len(self._log_scales) + bins
+        self._sums.view(-1, looked_up.shape[1]).index_add_(0, cell, looked_up)
+        self.counts.view(-1).index_add_(0, cell, torch.ones_like(crop_px))
+        return scales
+
+    def scale_range(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest scale (points,) m that each point has embeddings of; empty (min > max) without any."""
+        known, scales = self.counts > 0, self._log_scales.exp()
+        return torch.where(known, scales, torch.inf).amin(dim=1), torch.where(known, scales, 0.0).amax(dim=1)
 
     def __getitem__(self, rows: Tensor) -> ScaledEmbeds:
         """Means of some points, each with at least one embedding; an empty bin takes the nearest that is not."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lerf_ros.geometry.contraction import SceneBounds
-from lerf_ros.mapping.config import MapperConfig, VoxelConfig
+from lerf_ros.mapping.close_ups import CloseUps
+from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
 from lerf_ros.mapping.decoding import CropScale, LanguageFeatures, asked_features
 from lerf_ros.mapping.fields import MapFields
@@ -23,8 +24,7 @@ from lerf_ros.mapping.surface import SurfacePoints, local_normals
 from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
-_CLOSE_VIEWS = 4  # keyframes that a closer look casts rays from ...
-_CROP_VIEWS = 8  # ... and whose crops it asks
+_LEAST_CROP = 0.2  # of a closer look's radius: smaller crops show less than what can be told apart there
 _VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
 
 
@@ -36,7 +36,7 @@ class MapSurface:
         points: N surface points.
         features: what each point's own ray knows about language: the quantity that training supervised.
         source: where they come from, for a closer look.
-        crops: in a closer look, what the keyframes' own crops say about each point ...
+        crops: in a closer look, what close-ups say about each point ...
         crop_shares: ... and how much that counts beside the field, (N,).
     """
 
@@ -65,21 +65,30 @@ class SurfaceSource:
     between two surfaces.
     """
 
-    def __init__(self, fields: MapFields, config: MapperConfig, bounds: SceneBounds, store: KeyframeStore) -> None:
+    def __init__(
+        self,
+        fields: MapFields,
+        config: MapperConfig,
+        bounds: SceneBounds,
+        store: KeyframeStore,
+        close_ups: CloseUps | None = None,
+    ) -> None:
         assert fields.language is not None
         self._fields, self._config, self._bounds, self._store = fields, config, bounds, store
+        self._close_ups = close_ups
 
     def everywhere(self, max_points: int) -> MapSurface:
         """Points spread over all that the keyframes see, at most one per cell of `surface.spacing`. Where the cells
         hold more than `max_points`, an even random share is kept."""
         slots, uv = _spread_pixels(self._store, _OVERSAMPLING * max_points)
-        return self._cast(slots, uv, self._config.surface.spacing, max_points)
+        seen_by = torch.arange(len(self._store), device=uv.device)
+        return self._cast(slots, uv, self._config.surface.spacing, max_points, seen_by)
 
     def around(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
-        """Points of the surface inside a ball, evenly spaced; from the keyframes that show its middle largest.
+        """Points of the surface inside a ball, evenly spaced; from the keyframes that show it best.
 
-        The field blurs what is smaller than its cells. Here, where points are few, the crops that those keyframes have
-        of each point are asked as well, if `surface.crop_share` says so.
+        The field blurs what is smaller than its cells. Here, where points are few, close-ups of those keyframes are
+        asked as well, where there are any.
 
         Args:
             centre: (3,) m, map frame: a point of the surface.
@@ -89,30 +98,59 @@ class SurfaceSource:
             None where no keyframe sees the centre.
         """
         store, centre_ = self._store, torch.from_numpy(np.asarray(centre, np.float64)).to(self._store.poses)
-        seen_by, centre_uv, px_per_m = _closest_views(store, centre_, _CROP_VIEWS)
+        seen_by, centre_uv, px_per_m = _best_views(store, centre_, radius, self._config.close_up.views)
         if len(seen_by) == 0:
             return None
-        slots, centre_uv, px_per_m = (closest[:_CLOSE_VIEWS] for closest in (seen_by, centre_uv, px_per_m))
-        side = math.ceil((_OVERSAMPLING * max_points / len(slots)) ** 0.5)
+        radius_px = radius * px_per_m
+        side = math.ceil((_OVERSAMPLING * max_points / len(seen_by)) ** 0.5)
         offsets = (torch.arange(side, device=store.images.device) + 0.5) / side * 2 - 1  # of the radius
         v, u = torch.meshgrid(offsets, offsets, indexing="ij")
         grid = torch.stack([u, v], dim=-1).reshape(-1, 2)
-        uv = centre_uv[:, None] + radius * px_per_m[:, None, None] * grid
-        slots, uv = slots.repeat_interleave(len(grid)), uv.reshape(-1, 2)
+        uv = centre_uv[:, None] + radius_px[:, None, None] * grid
+        slots, uv = seen_by.repeat_interleave(len(grid)), uv.reshape(-1, 2)
         inside = ((uv >= 0) & (uv <= uv.new_tensor([store.camera.width - 1, store.camera.height - 1]))).all(dim=1)
         spacing = radius * (math.pi / max_points) ** 0.5
-        surface = self._cast(slots[inside], uv[inside], spacing, max_points, (centre_, radius))
-        if self._config.surface.crop_share == 0 or self._config.language.scale != "physical":
-            return surface  # crops are known by their physical scale
-        means = _crop_means(store, surface.points.x_world, self._config.voxel, seen_by)
-        shares = torch.where(means.counts.any(dim=1), self._config.surface.crop_share, 0.0)
-        return replace(surface, crops=means[torch.arange(len(shares), device=shares.device)], crop_shares=shares)
+        surface = self._cast(slots[inside], uv[inside], spacing, max_points, seen_by, (centre_, radius))
+        if self._close_ups is None:
+            return surface
+        points = surface.points
+        means = self._crop_means(points.x_world, seen_by, _LEAST_CROP * radius_px, self._close_ups)
+        shares = torch.where(means.counts.any(dim=1), self._config.close_up.share, 0.0)
+        scale_min, scale_max = means.scale_range()
+        points = replace(
+            points,
+            scale_min=torch.minimum(points.scale_min, scale_min),
+            scale_max=torch.maximum(points.scale_max, scale_max),
+        )
+        crops = means[torch.arange(len(shares), device=shares.device)]
+        return replace(surface, points=points, crops=crops, crop_shares=shares)
+
+    def _crop_means(self, x_world: Tensor, slots: Tensor, least_px: Tensor, close_ups: CloseUps) -> CropMeans:
+        """What close-ups of the keyframes slots (V,), crops of least_px (V,) and more, say about points (N, 3)."""
+        store, settings = self._store, self._config.close_up
+        rows = torch.arange(len(x_world), device=x_world.device)
+        scales = settings.scale_bins, settings.scale_min, settings.scale_max
+        means = CropMeans(len(x_world), store.embed_dim, *scales, x_world.device)
+        seen = zip(slots.tolist(), least_px.tolist(), *_seen_by(store, slots, x_world), strict=True)
+        for slot, least, uv, depth_z, sees in seen:
+            if sees.any():
+                embeds, valid = close_ups.around(slot, uv[sees], least)
+                pixels = uv[sees], depth_z[sees], store.intrinsics[slot, 1]
+                means.add(rows[sees], close_ups.layout, embeds, valid, *pixels)
+        return means
 
     @torch.no_grad()
     def _cast(
-        self, slots: Tensor, uv: Tensor, spacing: float, max_points: int, ball: tuple[Tensor, float] | None = None
+        self,
+        slots: Tensor,
+        uv: Tensor,
+        spacing: float,
+        max_points: int,
+        seen_by: Tensor,
+        ball: tuple[Tensor, float] | None = None,
     ) -> MapSurface:
-        """Rays of the pixels uv (R, 2) of keyframes slots (R,): their clear hits, thinned out to the spacing, m."""
+        """Rays of the pixels uv (R, 2) of keyframes slots (R,): their clear hits, thinned out to the spacing, m, and
+        what the keyframes seen_by (V,) know of them."""
         language, store, settings = self._fields.language, self._store, self._config.surface
         assert language is not None
         rays, _ = rays_of_slots(store, slots, uv, self._bounds)
@@ -133,19 +171,8 @@ class SurfaceSource:
         hits = hits[_one_per_cell(x_world[hits], spacing)]
         hits = hits[torch.linspace(0, len(hits) - 1, min(len(hits), max_points), device=hits.device).long()]
         crop_scale = CropScale(self._config.language.scale, store.layout, self._bounds.radius)
-        points = _observed(x_world[hits], rays.directions[hits], store, self._config, crop_scale)
+        points = _observed(x_world[hits], rays.directions[hits], store, seen_by, self._config, crop_scale)
         return MapSurface(points, LanguageFeatures.cat(features)[hits], self)
-
-
-def _crop_means(store: KeyframeStore, x_world: Tensor, config: VoxelConfig, slots: Tensor) -> CropMeans:
-    """Crop embeddings of points (N, 3), from those of the keyframes in slots (V,) that see them."""
-    rows = torch.arange(len(x_world), device=x_world.device)
-    means = CropMeans(len(x_world), store.embed_dim, config, x_world.device)
-    for slot, uv, depth_z, sees in zip(slots.tolist(), *_seen_by(store, slots, x_world), strict=True):
-        pixels = uv[sees], depth_z[sees], store.intrinsics[slot, 1]
-        for _ in means.add(rows[sees], store.layout, store.embeds[slot], store.valid[slot], *pixels):
-            pass  # their scales are known
-    return means
 
 
 def _seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,6 +181,14 @@ def _seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tens
     A keyframe sees a point inside its image unless it measured something else there; where it measured nothing, the
     image decides alone.
     """
+    uv, depth_z, inside = _projected(store, slots, x_world)
+    column, row = torch.where(inside[..., None], uv.round(), 0).long().unbind(dim=-1)
+    measured = store.depth_z[slots[:, None], row, column].float()
+    return uv, depth_z, inside & ~((measured - depth_z).abs() > _VISIBLE_WITHIN * depth_z)
+
+
+def _projected(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_seen_by`, but whether a point lies in the image decides alone."""
     camera, T = store.camera, store.poses[slots]
     fx, fy, cx, cy = store.intrinsics[slots].unsqueeze(-1).unbind(dim=1)
     x_camera = ((x_world - T[:, None, :3, 3]) @ T[:, :3, :3]).float()
@@ -161,20 +196,19 @@ def _seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tens
     u, v = fx * x_camera[..., 0] / depth_z + cx, fy * x_camera[..., 1] / depth_z + cy
     column, row = u.round(), v.round()
     inside = (x_camera[..., 2] > 1e-6) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-    column, row = torch.where(inside, column, 0).long(), torch.where(inside, row, 0).long()
-    measured = store.depth_z[slots[:, None], row, column].float()
-    sees = inside & ~((measured - depth_z).abs() > _VISIBLE_WITHIN * depth_z)
-    return torch.stack([u, v], dim=-1), depth_z, sees
+    return torch.stack([u, v], dim=-1), depth_z, inside
 
 
-def _closest_views(store: KeyframeStore, x_world: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The keyframes that show a point (3,) largest, the largest first: slots (V,), its uv (V, 2) and pixels per metre
-    (V,) there."""
-    slots = torch.arange(len(store), device=x_world.device)
-    uv, depth_z, sees = (seen[:, 0] for seen in _seen_by(store, slots, x_world[None]))
+def _best_views(store: KeyframeStore, centre: Tensor, radius: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The keyframes that show a ball best, largest and whole, the best first: slots (V,), uv (V, 2) of its centre (3,)
+    and pixels per metre (V,) there."""
+    slots = torch.arange(len(store), device=centre.device)
+    uv, depth_z, sees = (seen[:, 0] for seen in _seen_by(store, slots, centre[None]))
     px_per_m = torch.where(sees, store.intrinsics[slots, 1] / depth_z, 0.0)
-    best = px_per_m.topk(min(count, len(store))).indices
-    best = best[px_per_m[best] > 0]
+    poles = radius * torch.eye(3).to(centre)
+    shown = _projected(store, slots, centre + torch.cat([poles, -poles]))[2].float().mean(dim=1)
+    best = (px_per_m * shown).topk(min(count, len(store))).indices
+    best = best[px_per_m[best] * shown[best] > 0]
     return best, uv[best], px_per_m[best]
 
 
@@ -205,9 +239,14 @@ def _one_per_cell(x_world: Tensor, size: float) -> Tensor:
 
 
 def _observed(
-    x_world: Tensor, own_directions: Tensor, store: KeyframeStore, config: MapperConfig, crop_scale: CropScale
+    x_world: Tensor,
+    own_directions: Tensor,
+    store: KeyframeStore,
+    slots: Tensor,
+    config: MapperConfig,
+    crop_scale: CropScale,
 ) -> SurfacePoints:
-    """What the keyframes say about points (N, 3): how many see each, from where, and at which scales.
+    """What the keyframes slots (V,) say about points (N, 3): how many see each, from where, and at which scales.
 
     A point that no keyframe sees is known from its own ray only, with no supervised scale.
     """
@@ -216,7 +255,7 @@ def _observed(
     views = torch.zeros(N, dtype=torch.int64, device=device)
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
-    for slot in range(len(store)):
+    for slot in slots.tolist():
         _, depth_z, sees = (seen[0] for seen in _seen_by(store, torch.tensor([slot], device=device), x_world))
         offsets = (x_world - store.poses[slot, :3, 3]).float()
         views += sees

@@ -129,6 +129,10 @@ class KeyframeStore:
         """Slots in use, from the newest keyframe to the oldest."""
         return tuple(self._age_order)
 
+    def colours(self, slot: int) -> Tensor:
+        """(3, H, W) float in [0, 1], as encoders want them."""
+        return self.images[slot].permute(2, 0, 1).float() / 255
+
     def seen_points(self) -> NDArray[np.float64]:
         """World points (N, 3), metres, of a coarse grid of the measured pixels of all keyframes, and their cameras."""
         n, step = len(self), _POINT_STRIDE

@@ -15,6 +15,7 @@ from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping import checkpoint
+from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.decoding import CropScale
 from lerf_ros.mapping.extraction import MapSurface, SurfaceSource
@@ -91,7 +92,7 @@ class Mapper:
         self._trainer: Trainer | None = None
         self._selector = KeyframeSelector(config.keyframe)
         self._points = self._points_outside = 0
-        self._surface: tuple[int, int, MapSurface] | None = None
+        self._surface: tuple[tuple[int, int, CloseUps | None], MapSurface] | None = None
         if camera is not None:
             self._reserve(camera)
 
@@ -162,9 +163,11 @@ class Mapper:
         crop_scale = CropScale(self.config.language.scale, self.store.layout, self.bounds.radius) if features else None
         return render_view(self.fields, self.config, self.bounds, camera, T_world_camera, stride, crop_scale)
 
-    def surface(self, max_points: int) -> MapSurface:
+    def surface(self, max_points: int, close_ups: CloseUps | None = None) -> MapSurface:
         """Surface points with their language, kept until the map changes.
 
+        Args:
+            close_ups: what a closer look asks beside the field.
         Raises:
             RuntimeError: before the first keyframe, or when the map has no language (embed_dim 0).
         """
@@ -172,10 +175,11 @@ class Mapper:
             raise RuntimeError("there is no surface before the first keyframe")
         if self.fields.language is None:
             raise RuntimeError("this map was made without an encoder: it has colours and depth, but no language")
-        if self._surface is None or self._surface[:2] != (self.version, max_points):
-            surface = SurfaceSource(self.fields, self.config, self.bounds, self.store).everywhere(max_points)
-            self._surface = (self.version, max_points, surface)
-        return self._surface[2]
+        wanted = self.version, max_points, close_ups
+        if self._surface is None or self._surface[0] != wanted:
+            source = SurfaceSource(self.fields, self.config, self.bounds, self.store, close_ups)
+            self._surface = wanted, source.everywhere(max_points)
+        return self._surface[1]
 
     def save(self, path: Path | str, encoder: str = "") -> None:
         """Writes the map to the folder `path`, keyframes included; an existing map there is replaced only once the new

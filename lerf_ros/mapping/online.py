@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lerf_ros.features.dense import load_dense
 from lerf_ros.features.encoder import Encoder
+from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.extraction import MapSurface
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.mapper import KeyframeDecision, Mapper
@@ -67,6 +68,7 @@ class OnlineMapper:
         dense_dim = self._dense.dim if self._dense is not None else 0
         self.mapper = Mapper(self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim)
         self._begun: _Crops | None = None
+        self._close_ups: CloseUps | None = None
         self._encoding_time = self._training_time = 0.0
 
     def ingest(self, frame: Frame) -> KeyframeDecision:
@@ -97,6 +99,15 @@ class OnlineMapper:
         stats = self.mapper.step()
         self._training_time += time.monotonic() - begun
         return stats
+
+    def surface(self, max_points: int) -> MapSurface:
+        """As `Mapper.surface`; a closer look at it asks close-ups of the keyframes, too."""
+        store, config = self.mapper.store, self.mapper.config
+        if store is not None and config.close_up.share > 0 and config.language.scale == "physical":
+            if self._close_ups is None or self._close_ups.store is not store:
+                self._close_ups = CloseUps(config.close_up, store, self.encoder)
+            return self.mapper.surface(max_points, self._close_ups)
+        return self.mapper.surface(max_points)
 
     @property
     def pyramid_progress(self) -> float:
@@ -155,7 +166,8 @@ class OnlineMapper:
     def _encode_crops(self, store: KeyframeStore, crops: _Crops) -> None:
         level = store.layout.levels[crops.level]
         stop = min(crops.start + self.mapper.config.pyramid.batch, level.count)
-        cut = store.layout.crops(_colours(store, crops.slot), crops.level, crops.start, stop, self.encoder.image_size)
+        index = torch.arange(crops.start, stop, device=self._device)
+        cut = store.layout.crops(store.colours(crops.slot), crops.level, index, self.encoder.image_size)
         embeds = self.encoder.encode_images(cut)
         store.write_embeds(crops.slot, crops.generation, level.offset + crops.start, embeds)
         if stop == level.count:
@@ -167,15 +179,10 @@ class OnlineMapper:
 
     def _encode_image(self, store: KeyframeStore, image: _Image) -> None:
         assert self._dense is not None
-        features = self._dense.encode(_colours(store, image.slot)[None], store.dense_grid)[0]
+        features = self._dense.encode(store.colours(image.slot)[None], store.dense_grid)[0]
         store.write_dense(image.slot, image.generation, features)
 
     def _settle(self) -> None:
         """Waits for the device, so that its time is booked where it belongs."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-
-
-def _colours(store: KeyframeStore, slot: int) -> Tensor:
-    """(3, H, W) in [0, 1]."""
-    return store.images[slot].permute(2, 0, 1).float() / 255

@@ -42,7 +42,8 @@ class VoxelMap:
         self.layout = layout
         self.dropped = 0
         capacity = config.capacity
-        self._means = CropMeans(capacity, embed_dim, config, device)
+        scales = config.scale_bins, config.scale_min, config.scale_max
+        self._means = CropMeans(capacity, embed_dim, *scales, device)
         self._x = torch.zeros(capacity, 3, dtype=torch.float64, device=device)
         self._directions = torch.zeros(capacity, 3, device=device)
         self._pixels = torch.zeros(capacity, device=device)
@@ -82,9 +83,10 @@ class VoxelMap:
         self._pixels.index_add_(0, rows, torch.ones_like(depth_z))
         self._views[torch.unique(rows)] += 1
         crops = self.layout, embeds.to(device), valid
-        for scale in self._means.add(rows, *crops, uv, depth_z, frame.camera.fy):
-            self._scale_min.scatter_reduce_(0, rows, scale, "amin")
-            self._scale_max.scatter_reduce_(0, rows, scale, "amax")
+        scales = self._means.add(rows, *crops, uv, depth_z, frame.camera.fy)
+        if scales.shape[1]:
+            self._scale_min.scatter_reduce_(0, rows, scales.amin(dim=1), "amin")
+            self._scale_max.scatter_reduce_(0, rows, scales.amax(dim=1), "amax")
 
     def surface(self) -> VoxelSurface:
         """The map as it is now. Voxels without any embedding yet are left out."""

@@ -56,7 +56,6 @@ class Region:
         scale: m, at which the region as a whole answers best.
         support: number of points that stand out by themselves, not by their neighbours.
         floor: what heights are measured from.
-        scales: (S,) m, that were tried.
     """
 
     position: NDArray[np.float64]
@@ -68,7 +67,6 @@ class Region:
     scale: float
     support: int
     floor: Floor
-    scales: Tensor
 
     @property
     def largest_extent(self) -> float:
@@ -117,7 +115,7 @@ class MaximaFinder:
             if not claimed[ridge].any() and support >= self._min_support:
                 relevancy = expit(self._smoothed(sweep.ranks[s] - sweep.offset[s], valid[s]).cpu().numpy())
                 base = Floor(rank_floor, float(np.median(relevancy))) if floor is None else floor
-                yield self._region(region, values[s], relevancy, support, base, float(sweep.scales[s]), sweep.scales)
+                yield self._region(region, values[s], relevancy, support, base, float(sweep.scales[s]))
             claimed[region] = claimed[ridge] = True
 
     def _smoothed(self, values: Tensor, valid: Tensor) -> Tensor:
@@ -146,7 +144,6 @@ class MaximaFinder:
         support: int,
         floor: Floor,
         scale: float,
-        scales: Tensor,
     ) -> Region:
         seed = int(region[np.argmax(values[region])])
         core = self._neighbourhood.component(seed, values >= _level(values[seed], floor.rank, CORE_LEVEL))
@@ -164,7 +161,6 @@ class MaximaFinder:
             scale=scale,
             support=support,
             floor=floor,
-            scales=scales,
         )
 
 

@@ -171,9 +171,10 @@ def _closer(surface: SemanticSurface, encoder: Encoder, text: str, region: Regio
     if options.closer_points == 0 or radius > options.closer_radius:
         return region
     closer = surface.closer(region.position, radius, options.closer_points)
-    if closer is None or len(closer.points.x_world) <= options.min_support:
+    if closer is None or len(closer.points.x_world) <= options.min_support or not closer.points.has_language:
         return region
-    sweep = sweeps(closer, encoder, [text], region.scales, options)[0]
+    scales = scale_sweep(closer.points.scale_min, closer.points.scale_max, options.scale_steps)
+    sweep = sweeps(closer, encoder, [text], scales, options)[0]
     finder = MaximaFinder(closer.points, options.min_support, options.prominence)
     best = next(finder.regions(sweep, region.floor), region)
     return replace(best, support=region.support, covered=region.covered)  # how large it is, the whole map shows

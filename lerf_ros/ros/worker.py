@@ -241,7 +241,7 @@ class MapWorker:
                     question.future.set_result(answer)
 
     def _find(self, online: OnlineMapper, texts: list[str], options: QueryOptions) -> list[Answer]:
-        return find_targets(online.mapper.surface(self._max_points), online.encoder, texts, options)
+        return find_targets(online.surface(self._max_points), online.encoder, texts, options)
 
     def _find_one(self, online: OnlineMapper, question: _Question) -> Answer:
         return self._find(online, [question.text], question.options)[0]

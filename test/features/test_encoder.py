@@ -45,6 +45,18 @@ def test_a_local_file_is_loaded_and_encodes_as_open_clip_itself_does(weights):
     assert encoder.calibration == RelevancyCalibration(10.0, ("object", "things", "stuff", "texture"))
 
 
+def test_a_residual_network_encodes_as_it_did_with_its_normalisations():
+    encoder = load_encoder("mini")
+    model = open_clip.create_model("mini", str(encoder_module.MINI_CLIP / "mini.safetensors"))
+    model.eval()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.model.modules())
+    crops = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(t).view(3, 1, 1) for t in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
+    with torch.no_grad():
+        expected = model.encode_image((crops - mean) / std, normalize=True)
+    torch.testing.assert_close(encoder.encode_images(crops), expected, atol=1e-5, rtol=0)
+
+
 def test_crops_of_any_size_are_resized(weights):
     encoder = load_encoder("tiny-for-test", str(weights[0]))
     plain = torch.full((1, 3, 32, 32), 0.3)

@@ -58,10 +58,10 @@ def test_crops_are_the_windows_around_their_centres_as_opencv_cuts_and_shrinks_t
     bordered = cv2.copyMakeBorder(image, 60, 60, 60, 60, cv2.BORDER_REFLECT_101)
     tensor = torch.from_numpy(image).permute(2, 0, 1)
     for number, level in enumerate(layout.levels):
-        start, stop = 3, level.count - 1
-        crops = layout.crops(tensor, number, start, stop)
-        small = layout.crops(tensor, number, start, stop, size=level.crop_px // 4)
-        centres = layout.centres(number)[start:stop]
+        some = torch.arange(3, level.count - 1).flip(0)
+        crops = layout.crops(tensor, number, some)
+        small = layout.crops(tensor, number, some, size=level.crop_px // 4)
+        centres = layout.centres(number)[some]
         assert len(crops) == len(centres)
         for crop, shrunk, (u, v) in zip(crops, small, centres.numpy()):
             left, top = (round(float(c - (level.crop_px - 1) / 2)) + 60 for c in (u, v))
@@ -69,6 +69,21 @@ def test_crops_are_the_windows_around_their_centres_as_opencv_cuts_and_shrinks_t
             np.testing.assert_allclose(crop.permute(1, 2, 0).numpy(), expected, atol=1e-6)
             area = cv2.resize(expected, (level.crop_px // 4,) * 2, interpolation=cv2.INTER_AREA)
             np.testing.assert_allclose(shrunk.permute(1, 2, 0).numpy(), area, atol=0.03)
+
+
+def test_crops_around_pixels_are_those_that_are_read_there():
+    uv = torch.tensor([[0.0, 0.0], [13.7, 41.2], [159.0, 119.0], [80.0, 60.0]])
+    layout = PyramidLayout.build(120, 160, fractions=(0.1, 0.4), strides=(0.4, 0.25))
+    around = layout.around(uv)
+    pyramid = torch.full((1, layout.total, 2), torch.nan)
+    pyramid[0, torch.cat(around)] = 1.0
+    valid, slots = torch.ones(1, 2, dtype=torch.bool), torch.zeros(len(uv), dtype=torch.int64)
+    read = layout.interpolate(pyramid, valid, slots, uv, torch.full((len(uv),), 20.0))
+    assert torch.isfinite(read).all()
+    for level, crops in zip(layout.levels, around):
+        assert ((crops >= level.offset) & (crops < level.offset + level.count)).all() and len(crops) <= 4 * len(uv)
+        centres = layout.centres(layout.levels.index(level))[crops - level.offset]
+        assert (torch.cdist(centres, uv, p=torch.inf).amin(dim=1) <= level.stride).all()
 
 
 def test_crops_of_another_image_size_are_refused():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.config import MapperConfig
@@ -94,9 +95,30 @@ def write_halves(mapper, embeds):
             store.finish_level(slot, 1, index)
 
 
+class ColourEncoder:
+    """Embeds a crop as its mean colour and notes what it was given."""
+
+    name, embed_dim, image_size = "colours", 3, 8
+
+    def __init__(self):
+        self.batches = []
+
+    def encode_images(self, crops):
+        self.batches.append(len(crops))
+        return normalize(crops.mean(dim=(2, 3)), dim=1)
+
+
 @pytest.fixture(scope="session")
 def box():
     """The scene and a configuration that learns it in seconds."""
     return SimpleNamespace(
-        camera=CAMERA, config=TINY, pose=pose, view=view, frame=frame, walk=walk, write_halves=write_halves
+        camera=CAMERA,
+        config=TINY,
+        pose=pose,
+        colour=colour,
+        view=view,
+        frame=frame,
+        walk=walk,
+        write_halves=write_halves,
+        ColourEncoder=ColourEncoder,
     )

@@ -8,22 +8,10 @@ from lerf_ros.mapping.checkpoint import MapFileError
 from lerf_ros.mapping.online import OnlineMapper
 
 
-class ColourEncoder:
-    """Embeds a crop as its mean colour and notes what it was given."""
-
-    name, embed_dim, image_size = "colours", 3, 8
-
-    def __init__(self):
-        self.batches = []
-
-    def encode_images(self, crops):
-        self.batches.append(len(crops))
-        return normalize(crops.mean(dim=(2, 3)), dim=1)
-
-
 @pytest.fixture
 def online(box):
-    return OnlineMapper(box.config.override({"pyramid.batch": 12, "pyramid.time_share": 0.5}), ColourEncoder(), "cpu")
+    config = box.config.override({"pyramid.batch": 12, "pyramid.time_share": 0.5})
+    return OnlineMapper(config, box.ColourEncoder(), "cpu")
 
 
 def work_until_encoded(online, limit=2000):
@@ -48,7 +36,7 @@ def test_crops_get_the_embeddings_of_their_own_pixels(box, online):
     for slot in range(3):
         image = store.images[slot].permute(2, 0, 1).float() / 255
         for index, level in enumerate(layout.levels):
-            expected = normalize(layout.crops(image, index, 0, level.count, 8).mean(dim=(2, 3)), dim=1)
+            expected = normalize(layout.crops(image, index, size=8).mean(dim=(2, 3)), dim=1)
             written = store.embeds[slot, level.offset : level.offset + level.count].float()
             torch.testing.assert_close(written, expected, atol=2e-3, rtol=0)
 
@@ -92,7 +80,7 @@ def test_both_kinds_of_work_get_their_share_of_the_time(box, online, monkeypatch
 
 def test_a_keyframe_replaced_while_it_is_encoded_gets_none_of_its_embeddings(box):
     config = box.config.override({"pyramid.batch": 12, "keyframe.capacity": 1})
-    online = OnlineMapper(config, ColourEncoder(), "cpu")
+    online = OnlineMapper(config, box.ColourEncoder(), "cpu")
     frames = box.walk(10)
     online.ingest(frames[0])
     online.advance()

@@ -1,0 +1,97 @@
+"""Close-ups show what the pictures show, are encoded once, and take no more memory than they may."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from lerf_ros.mapping.close_ups import CloseUps
+from lerf_ros.mapping.online import OnlineMapper
+
+UV = torch.tensor([[20.0, 11.0], [40.3, 30.9]])
+
+
+@pytest.fixture
+def online(box):
+    config = box.config.override({"close_up.memory_mb": 1, "close_up.batch": 7})
+    online = OnlineMapper(config, box.ColourEncoder(), "cpu")
+    for frame in box.walk(10)[:3]:
+        online.ingest(frame)
+    return online
+
+
+@pytest.fixture
+def close_ups(online):
+    return CloseUps(online.mapper.config.close_up, online.mapper.store, online.encoder)
+
+
+def test_crops_around_pixels_have_the_embeddings_of_their_own_pixels(online, close_ups):
+    (embeds, valid), layout = close_ups.around(1, UV), close_ups.layout
+    assert valid.all()
+    image = online.mapper.store.images[1].permute(2, 0, 1).float() / 255
+    for index, (level, crops) in enumerate(zip(layout.levels, layout.around(UV), strict=True)):
+        expected = normalize(layout.crops(image, index, size=8).mean(dim=(2, 3)), dim=1)
+        torch.testing.assert_close(embeds[crops].float(), expected[crops - level.offset], atol=2e-3, rtol=0)
+    assert max(online.encoder.batches) <= 7
+
+
+def test_no_crop_is_encoded_twice(online, close_ups):
+    close_ups.around(1, UV)
+    encoded = sum(online.encoder.batches)
+    assert encoded == sum(len(crops) for crops in close_ups.layout.around(UV))
+    close_ups.around(1, UV[:1])
+    assert sum(online.encoder.batches) == encoded
+    close_ups.around(1, UV + 9.0)
+    both = close_ups.layout.around(torch.cat([UV, UV + 9.0]))
+    assert sum(online.encoder.batches) == sum(len(crops) for crops in both)
+
+
+def test_small_crops_are_left_out_where_they_are_not_wanted(online, close_ups):
+    sizes = [level.crop_px for level in close_ups.layout.levels]
+    assert close_ups.around(1, UV, least_px=sizes[3])[1].tolist() == [size >= sizes[3] for size in sizes]
+    assert sum(online.encoder.batches) == sum(len(crops) for crops in close_ups.layout.around(UV)[3:])
+    assert close_ups.around(1, UV, least_px=1e4)[1].tolist() == [False] * (len(sizes) - 1) + [True]
+
+
+def test_a_new_keyframe_in_the_slot_is_encoded_anew(box, online, close_ups):
+    before = close_ups.around(0, UV)[0].clone()
+    store = online.mapper.store
+    store.images[0] = 255 - store.images[0]
+    store.generations[0] += 1
+    assert (close_ups.around(0, UV)[0] - before).abs().max() > 0.1
+
+
+def test_what_was_not_looked_at_for_longest_makes_room(box, online):
+    config = online.mapper.config.override({"close_up.memory_mb": 1, "close_up.stride": 0.02}).close_up
+    close_ups = CloseUps(config, online.mapper.store, online.encoder)
+    assert (
+        close_ups.capacity * close_ups.layout.total * 3 * 2
+        <= 2**20
+        < (close_ups.capacity + 1) * (close_ups.layout.total * 3 * 2)
+    )
+    close_ups.capacity = 2
+
+    def encoded(slot):
+        before = sum(online.encoder.batches)
+        close_ups.around(slot, UV)
+        return sum(online.encoder.batches) > before
+
+    assert [encoded(slot) for slot in (0, 1, 0, 2, 0, 1)] == [True, True, False, True, False, True]
+
+
+def test_a_closer_look_at_the_box_shows_its_colours(box, online):
+    for _ in range(250):
+        online.mapper.step()
+    layout = online.mapper.store.layout
+    for slot in range(3):  # language anywhere: else there is nothing to ask yet
+        for index in range(len(layout.levels)):
+            online.mapper.store.finish_level(slot, 1, index)
+    surface = online.surface(300)
+    centre = surface.points.x_world[int(surface.points.views.argmax())].numpy()
+    closer = surface.closer(centre, 0.4, 200)
+    known = closer.crop_shares > 0
+    colours = normalize(torch.from_numpy(box.colour(closer.points.x_world.numpy())).float(), dim=-1)
+    crops = closer.crops.similarity(torch.tensor([0.1]), colours)[0].diagonal()
+    assert known.float().mean() > 0.9 and crops[known].min() > 0.995
+    others = torch.from_numpy(np.roll(colours.numpy(), 1, axis=1))
+    assert crops[known].mean() > closer.crops.similarity(torch.tensor([0.1]), others)[0].diagonal()[known].mean() + 0.01
