@@ -55,9 +55,9 @@ class CloseUps:
         wanted = sizes >= min(least_px, int(sizes[-1]))
         image: Tensor | None = None
         for level, crops in enumerate(self.layout.around(uv)):
-            if not wanted[level]:
-                continue
             missing = crops[~pictures.done[crops]]
+            if not wanted[level] or len(missing) == 0:  # CUDA cannot resize nothing
+                continue
             for index in missing.split(self._batch):
                 image = self.store.colours(slot) if image is None else image
                 offset = self.layout.levels[level].offset
