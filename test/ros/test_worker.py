@@ -22,15 +22,16 @@ class FakeMap:
 
     def __init__(self):
         config = SimpleNamespace(keyframe=SimpleNamespace(capacity=9))
-        self.mapper = SimpleNamespace(
-            steps=0, keyframes=0, config=config, outside_share=0.0, surface=lambda points: points
-        )
+        self.mapper = SimpleNamespace(steps=0, keyframes=0, config=config, outside_share=0.0)
         self.frames = []
         self.threads = set()
         self.gate = threading.Event()
         self.gate.set()
         self.in_step = threading.Event()
         self.failure = None
+
+    def surface(self, max_points):
+        return max_points
 
     def ingest(self, frame):
         self.threads.add(threading.current_thread())
