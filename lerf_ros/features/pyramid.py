@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 LERF_FRACTIONS = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)
@@ -86,18 +88,18 @@ class PyramidLayout:
         v, u = torch.meshgrid(torch.arange(at.rows), torch.arange(at.columns), indexing="ij")
         return at.first_centre + at.stride * torch.stack([u, v], dim=-1).reshape(-1, 2).float()
 
-    def around(self, uv: Tensor) -> list[Tensor]:
-        """Of each level the crops, ascending flat indices (int64), that `interpolate` reads at any of the pixels uv
-        (P, 2)."""
+    def around(self, uv: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+        """Of each level the crops, ascending flat indices, that `interpolate` reads at any of the pixels uv (P, 2)."""
         needed = []
         for level in self.levels:
-            last = uv.new_tensor([level.columns - 1, level.rows - 1])
-            low = ((uv - level.first_centre) / level.stride).clamp_min(0.0).minimum(last).floor()
-            high = (low + 1).minimum(last)
-            crops = [
-                level.offset + v * level.columns + u for u in (low[:, 0], high[:, 0]) for v in (low[:, 1], high[:, 1])
-            ]
-            needed.append(torch.unique(torch.cat(crops).long()))
+            last = np.array([level.columns - 1, level.rows - 1])
+            low = np.clip((uv - level.first_centre) / level.stride, 0, last).astype(np.int64)
+            high = np.minimum(low + 1, last)
+            read = np.zeros((level.rows, level.columns), bool)
+            for u in (low[:, 0], high[:, 0]):
+                for v in (low[:, 1], high[:, 1]):
+                    read[v, u] = True
+            needed.append(level.offset + np.flatnonzero(read))
         return needed
 
     def crops(self, image: Tensor, level: int, index: Tensor | None = None, size: int = 0) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
@@ -16,10 +18,11 @@ from lerf_ros.mapping.keyframes import KeyframeStore
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Of one keyframe: embeds (total, D) float16 on its device, done (total,) bool which of them are encoded."""
+    """Of one keyframe: embeds (total, D) float16 on the device; which of them are encoded, done (total,), the host
+    knows without asking the device."""
 
     embeds: Tensor
-    done: Tensor
+    done: NDArray[np.bool_]
 
 
 class CloseUps:
@@ -46,20 +49,19 @@ class CloseUps:
         self._kept: OrderedDict[tuple[int, int], _Pictures] = OrderedDict()
 
     @torch.no_grad()
-    def around(self, slot: int, uv: Tensor, least_px: float = 0.0) -> tuple[Tensor, Tensor]:
+    def around(self, slot: int, uv: NDArray[np.float32], least_px: float = 0.0) -> tuple[Tensor, NDArray[np.bool_]]:
         """Embeddings (layout.total, D) of a keyframe's crops, of which those around the pixels uv (P, 2), from which
         `PyramidLayout.interpolate` reads, are encoded; and at which levels (L,) bool: those of crops of at least
         least_px, or else the largest."""
         pictures = self._pictures(slot)
-        sizes = torch.tensor([level.crop_px for level in self.layout.levels])
-        wanted = sizes >= min(least_px, int(sizes[-1]))
+        sizes = np.array([level.crop_px for level in self.layout.levels])
+        wanted = sizes >= min(least_px, sizes[-1])
         image: Tensor | None = None
         for level, crops in enumerate(self.layout.around(uv)):
-            missing = crops[~pictures.done[crops]]
-            if not wanted[level] or len(missing) == 0:  # CUDA cannot resize nothing
-                continue
-            for index in missing.split(self._batch):
+            missing = crops[~pictures.done[crops]] if wanted[level] else crops[:0]
+            for start in range(0, len(missing), self._batch):
                 image = self.store.colours(slot) if image is None else image
+                index = torch.from_numpy(missing[start : start + self._batch]).to(image.device)
                 offset = self.layout.levels[level].offset
                 cut = self.layout.crops(image, level, index - offset, self._encoder.image_size)
                 pictures.embeds[index] = self._encoder.encode_images(cut).half()
@@ -71,7 +73,7 @@ class CloseUps:
         if key not in self._kept:
             device, total = self.store.images.device, self.layout.total
             embeds = torch.zeros(total, self._encoder.embed_dim, dtype=torch.float16, device=device)
-            self._kept[key] = _Pictures(embeds, torch.zeros(total, dtype=torch.bool, device=device))
+            self._kept[key] = _Pictures(embeds, np.zeros(total, bool))
         self._kept.move_to_end(key)
         while len(self._kept) > self.capacity:
             self._kept.popitem(last=False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -45,10 +47,11 @@ class CropMeans:
         rows: Tensor,
         layout: PyramidLayout,
         embeds: Tensor,
-        valid: Tensor,
+        valid: NDArray[np.bool_],
         uv: Tensor,
         depth_z: Tensor,
         focal_px: Tensor | float,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Enters one view: every pixel looks up the pyramid at each encoded level, between crop centres.
 
@@ -58,19 +61,21 @@ class CropMeans:
             valid: (L,) bool, levels that have been encoded.
             uv, depth_z: (P, 2) pixels and (P,) m of the points in the view.
             focal_px: of the view.
+            weights: (P,) of the pixels; None: all 1.
         Returns:
             Scales (P, levels encoded) m of the crops at the points.
         """
-        sizes = depth_z.new_tensor([level.crop_px for level, known in zip(layout.levels, valid.tolist()) if known])
+        sizes = depth_z.new_tensor([level.crop_px for level, known in zip(layout.levels, valid) if known])
         crop_px, scales = sizes.repeat(len(rows)), depth_z[:, None] * sizes / focal_px
         rows, uv = (x.repeat_interleave(len(sizes), dim=0) for x in (rows, uv))
         # Of sizes that levels have, `interpolate` reads that level alone.
-        known = valid.to(rows.device)[None]
+        known = torch.from_numpy(valid).to(rows.device)[None]
         looked_up = layout.interpolate(embeds[None], known, torch.zeros_like(rows), uv, crop_px)
         bins = (scales.flatten().log()[:, None] - self._log_scales).abs().argmin(dim=1)
         cell = rows * len(self._log_scales) + bins
-        self._sums.view(-1, looked_up.shape[1]).index_add_(0, cell, looked_up)
-        self.counts.view(-1).index_add_(0, cell, torch.ones_like(crop_px))
+        count = torch.ones_like(crop_px) if weights is None else weights.repeat_interleave(len(sizes))
+        self._sums.view(-1, looked_up.shape[1]).index_add_(0, cell, count[:, None] * looked_up)
+        self.counts.view(-1).index_add_(0, cell, count)
         return scales
 
     def scale_range(self) -> tuple[Tensor, Tensor]:

@@ -131,12 +131,12 @@ class SurfaceSource:
         rows = torch.arange(len(x_world), device=x_world.device)
         scales = settings.scale_bins, settings.scale_min, settings.scale_max
         means = CropMeans(len(x_world), store.embed_dim, *scales, x_world.device)
-        seen = zip(slots.tolist(), least_px.tolist(), *_seen_by(store, slots, x_world), strict=True)
-        for slot, least, uv, depth_z, sees in seen:
-            if sees.any():
-                embeds, valid = close_ups.around(slot, uv[sees], least)
-                pixels = uv[sees], depth_z[sees], store.intrinsics[slot, 1]
-                means.add(rows[sees], close_ups.layout, embeds, valid, *pixels)
+        uv, depth_z, sees = _seen_by(store, slots, x_world)
+        wanted = zip(slots.tolist(), least_px.tolist(), uv.cpu().numpy(), sees.cpu().numpy(), strict=True)
+        for view, (slot, least, host_uv, host_sees) in enumerate(wanted):
+            embeds, valid = close_ups.around(slot, host_uv[host_sees], least)
+            pixels = uv[view], depth_z[view], store.intrinsics[slot, 1], sees[view].float()
+            means.add(rows, close_ups.layout, embeds, valid, *pixels)
         return means
 
     @torch.no_grad()

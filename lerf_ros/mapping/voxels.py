@@ -82,7 +82,7 @@ class VoxelMap:
         self._directions.index_add_(0, rows, directions.float())
         self._pixels.index_add_(0, rows, torch.ones_like(depth_z))
         self._views[torch.unique(rows)] += 1
-        crops = self.layout, embeds.to(device), valid
+        crops = self.layout, embeds.to(device), valid.cpu().numpy()
         scales = self._means.add(rows, *crops, uv, depth_z, frame.camera.fy)
         if scales.shape[1]:
             self._scale_min.scatter_reduce_(0, rows, scales.amin(dim=1), "amin")

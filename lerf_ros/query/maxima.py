@@ -88,6 +88,8 @@ class MaximaFinder:
         self._x_world = points.x_world.detach().cpu().double().numpy()
         self._normals = points.normals.detach().cpu().double().numpy()
         self._view_directions = points.view_directions.detach().cpu().double().numpy()
+        self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
+        self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does
 
     def regions(self, sweep: Sweep, floor: Floor | None = None) -> Iterator[Region]:
         """Regions of one text, best first.
@@ -95,8 +97,11 @@ class MaximaFinder:
         Args:
             floor: what heights are measured from; None: the medians of these points.
         """
-        valid = supervised(sweep.scales, self._points.scale_min, self._points.scale_max).float()
-        values = self._smoothed(sweep.ranks, valid).cpu().numpy()
+        if self._scales is not sweep.scales:  # texts that are asked together share them
+            self._scales = sweep.scales
+            self._valid = supervised(sweep.scales, self._points.scale_min, self._points.scale_max).float()
+            self._shares = self._neighbourhood.smooth(self._valid).clamp_min(1e-6)
+        values = self._smoothed(sweep.ranks, slice(None)).cpu().numpy()
         own = sweep.ranks.cpu().numpy()
         peak = values.max(axis=0)
         if not np.isfinite(peak).any():
@@ -108,21 +113,21 @@ class MaximaFinder:
             seed = int(np.argmax(np.where(candidate & ~claimed, peak, -np.inf)))
             if peak[seed] < rank_floor:
                 return  # below the map's median nothing stands out
-            ridge = self._neighbourhood.component(seed, peak >= _level(peak[seed], rank_floor, self._prominence))
+            ridge = self._neighbourhood.component(seed, peak >= level(peak[seed], rank_floor, self._prominence))
             region, s = self._grown(seed, values, rank_floor)
             # A region that only smoothing has made is a stray value.
             support = int((own[s, region] >= values[s, region].min()).sum())
             if not claimed[ridge].any() and support >= self._min_support:
-                relevancy = expit(self._smoothed(sweep.ranks[s] - sweep.offset[s], valid[s]).cpu().numpy())
+                relevancy = expit(self._smoothed(sweep.ranks[s] - sweep.offset[s], s).cpu().numpy())
                 base = Floor(rank_floor, float(np.median(relevancy))) if floor is None else floor
                 yield self._region(region, values[s], relevancy, support, base, float(sweep.scales[s]))
             claimed[region] = claimed[ridge] = True
 
-    def _smoothed(self, values: Tensor, valid: Tensor) -> Tensor:
-        """Values (..., N) averaged over each neighbourhood; -inf where a point was never trained at a scale (valid 0):
-        it neither answers there nor counts for its neighbours."""
-        share = self._neighbourhood.smooth(valid).clamp_min(1e-6)
-        smoothed = self._neighbourhood.smooth(values * valid) / share
+    def _smoothed(self, values: Tensor, scales: int | slice) -> Tensor:
+        """Values (..., N) at some of the scales, averaged over each neighbourhood; -inf where a point was never trained
+        at a scale: it neither answers there nor counts for its neighbours."""
+        valid = self._valid[scales]
+        smoothed = self._neighbourhood.smooth(values * valid) / self._shares[scales]
         return torch.where(valid > 0, smoothed, -torch.inf)
 
     def _grown(self, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:
@@ -134,7 +139,7 @@ class MaximaFinder:
         return self._grow(seed, values[scale_index], floor), scale_index
 
     def _grow(self, seed: int, values: NDArray[np.float32], floor: float) -> NDArray[np.int64]:
-        return self._neighbourhood.component(seed, values >= _level(values[seed], floor, REGION_LEVEL))
+        return self._neighbourhood.component(seed, values >= level(values[seed], floor, REGION_LEVEL))
 
     def _region(
         self,
@@ -146,11 +151,11 @@ class MaximaFinder:
         scale: float,
     ) -> Region:
         seed = int(region[np.argmax(values[region])])
-        core = self._neighbourhood.component(seed, values >= _level(values[seed], floor.rank, CORE_LEVEL))
+        core = self._neighbourhood.component(seed, values >= level(values[seed], floor.rank, CORE_LEVEL))
         weights = values[core] - values[core].min() + 1e-6
         centre = np.average(self._x_world[core], axis=0, weights=weights)
         nearest = core[int(np.argmin(np.linalg.norm(self._x_world[core] - centre, axis=1)))]
-        half_height = min(_level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
+        half_height = min(level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
         return Region(
             position=self._x_world[nearest],
             normal=self._normals[nearest],
@@ -164,6 +169,6 @@ class MaximaFinder:
         )
 
 
-def _level(peak: float, floor: float, share: float) -> float:
+def level(peak: float, floor: float, share: float) -> float:
     """The height that lies `share` of the way from the floor to the peak."""
     return floor + share * (peak - floor)

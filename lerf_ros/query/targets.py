@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,12 +13,13 @@ from torch import Tensor
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.poses import quaternion_from_pose
 from lerf_ros.mapping.surface import SemanticSurface
-from lerf_ros.query.maxima import MaximaFinder, Region, Sweep
+from lerf_ros.query.maxima import MaximaFinder, Region, Sweep, level
 from lerf_ros.query.relevancy import scale_sweep
 from lerf_ros.query.target_pose import extent, target_axes
 
-CLOSER_LOOKS = 3  # best regions of the map that are always looked at closely
+CLOSER_LOOKS = 3  # best regions of the map that are looked at closely, beside all that may be targets
 _SMALLEST_LOOK = 0.08  # m, radius of a closer look
+_WORTH_A_LOOK = 0.6  # of the best region's height above the map's median
 _LOOK_AROUND = 0.75  # radius of a closer look, as a part of the region's largest extent
 # Two maxima are one place when they are nearer together than this part of the better one's scale, which is the size of
 # the crop that both lie in, or nearer than that to what the better one covers.
@@ -142,10 +144,14 @@ def _looks(
     """The regions of the map that may answer a text, best first, each as a closer look shows it."""
     looked: list[Region] = []
     threshold = _threshold(encoder, options)
+    worth_a_look = -math.inf
     for region in regions:
         if len(looked) >= max(CLOSER_LOOKS, options.max_targets):
             break
-        if len(looked) >= CLOSER_LOOKS and region.relevancy < threshold:
+        if not looked:
+            worth_a_look = level(region.height, region.floor.rank, _WORTH_A_LOOK)
+        is_target = region.relevancy >= threshold and len(looked) < options.max_targets
+        if not is_target and (len(looked) >= CLOSER_LOOKS or region.height < worth_a_look):
             break  # what is left is weaker still
         if _apart(region, looked):
             looked.append(_closer(surface, encoder, text, region, options))

@@ -74,7 +74,7 @@ def test_crops_are_the_windows_around_their_centres_as_opencv_cuts_and_shrinks_t
 def test_crops_around_pixels_are_those_that_are_read_there():
     uv = torch.tensor([[0.0, 0.0], [13.7, 41.2], [159.0, 119.0], [80.0, 60.0]])
     layout = PyramidLayout.build(120, 160, fractions=(0.1, 0.4), strides=(0.4, 0.25))
-    around = layout.around(uv)
+    around = [torch.from_numpy(crops) for crops in layout.around(uv.numpy())]
     pyramid = torch.full((1, layout.total, 2), torch.nan)
     pyramid[0, torch.cat(around)] = 1.0
     valid, slots = torch.ones(1, 2, dtype=torch.bool), torch.zeros(len(uv), dtype=torch.int64)

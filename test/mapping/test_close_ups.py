@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.online import OnlineMapper
 
-UV = torch.tensor([[20.0, 11.0], [40.3, 30.9]])
+UV = np.array([[20.0, 11.0], [40.3, 30.9]], np.float32)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_no_crop_is_encoded_twice(online, close_ups):
     close_ups.around(1, UV[:1])
     assert sum(online.encoder.batches) == encoded and 0 not in online.encoder.batches
     close_ups.around(1, UV + 9.0)
-    both = close_ups.layout.around(torch.cat([UV, UV + 9.0]))
+    both = close_ups.layout.around(np.concatenate([UV, UV + 9.0]))
     assert sum(online.encoder.batches) == sum(len(crops) for crops in both)
 
 
