@@ -61,7 +61,7 @@ class CropMeans:
             valid: (L,) bool, levels that have been encoded.
             uv, depth_z: (P, 2) pixels and (P,) m of the points in the view.
             focal_px: of the view.
-            weights: (P,) of the pixels; None: all 1.
+            weights: (P, levels encoded); None: all 1.
         Returns:
             Scales (P, levels encoded) m of the crops at the points.
         """
@@ -73,7 +73,7 @@ class CropMeans:
         looked_up = layout.interpolate(embeds[None], known, torch.zeros_like(rows), uv, crop_px)
         bins = (scales.flatten().log()[:, None] - self._log_scales).abs().argmin(dim=1)
         cell = rows * len(self._log_scales) + bins
-        count = torch.ones_like(crop_px) if weights is None else weights.repeat_interleave(len(sizes))
+        count = torch.ones_like(crop_px) if weights is None else weights.flatten()
         self._sums.view(-1, looked_up.shape[1]).index_add_(0, cell, count[:, None] * looked_up)
         self.counts.view(-1).index_add_(0, cell, count)
         return scales

@@ -14,18 +14,18 @@ from torch.nn.functional import normalize
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
-from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
+from lerf_ros.mapping.crop_means import ScaledEmbeds
 from lerf_ros.mapping.decoding import CropScale, LanguageFeatures, asked_features
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import render_rays
 from lerf_ros.mapping.rays import rays_of_slots
+from lerf_ros.mapping.sight import best_views, seen_by
 from lerf_ros.mapping.surface import SurfacePoints, local_normals
 from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
 _LEAST_CROP = 0.2  # of a closer look's radius: smaller crops show less than what can be told apart there
-_VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class SurfaceSource:
         """Points spread over all that the keyframes see, at most one per cell of `surface.spacing`. Where the cells
         hold more than `max_points`, an even random share is kept."""
         slots, uv = _spread_pixels(self._store, _OVERSAMPLING * max_points)
-        seen_by = torch.arange(len(self._store), device=uv.device)
-        return self._cast(slots, uv, self._config.surface.spacing, max_points, seen_by)
+        every = torch.arange(len(self._store), device=uv.device)
+        return self._cast(slots, uv, self._config.surface.spacing, max_points, every)
 
     def around(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
         """Points of the surface inside a ball, evenly spaced; from the keyframes that show it best.
@@ -98,46 +98,32 @@ class SurfaceSource:
             None where no keyframe sees the centre.
         """
         store, centre_ = self._store, torch.from_numpy(np.asarray(centre, np.float64)).to(self._store.poses)
-        seen_by, centre_uv, px_per_m = _best_views(store, centre_, radius, self._config.close_up.views)
-        if len(seen_by) == 0:
+        slots, centre_uv, px_per_m = best_views(store, centre_, radius, self._config.close_up.views)
+        if len(slots) == 0:
             return None
         radius_px = radius * px_per_m
-        side = math.ceil((_OVERSAMPLING * max_points / len(seen_by)) ** 0.5)
+        side = math.ceil((_OVERSAMPLING * max_points / len(slots)) ** 0.5)
         offsets = (torch.arange(side, device=store.images.device) + 0.5) / side * 2 - 1  # of the radius
         v, u = torch.meshgrid(offsets, offsets, indexing="ij")
         grid = torch.stack([u, v], dim=-1).reshape(-1, 2)
         uv = centre_uv[:, None] + radius_px[:, None, None] * grid
-        slots, uv = seen_by.repeat_interleave(len(grid)), uv.reshape(-1, 2)
+        of_ray, uv = slots.repeat_interleave(len(grid)), uv.reshape(-1, 2)
         inside = ((uv >= 0) & (uv <= uv.new_tensor([store.camera.width - 1, store.camera.height - 1]))).all(dim=1)
         spacing = radius * (math.pi / max_points) ** 0.5
-        surface = self._cast(slots[inside], uv[inside], spacing, max_points, seen_by, (centre_, radius))
+        surface = self._cast(of_ray[inside], uv[inside], spacing, max_points, slots, (centre_, radius))
         if self._close_ups is None:
             return surface
         points = surface.points
-        means = self._crop_means(points.x_world, seen_by, _LEAST_CROP * radius_px, self._close_ups)
-        shares = torch.where(means.counts.any(dim=1), self._config.close_up.share, 0.0)
+        means, seen = self._close_ups.means(points.x_world, slots, _LEAST_CROP * radius_px)
         scale_min, scale_max = means.scale_range()
         points = replace(
             points,
             scale_min=torch.minimum(points.scale_min, scale_min),
             scale_max=torch.maximum(points.scale_max, scale_max),
         )
-        crops = means[torch.arange(len(shares), device=shares.device)]
+        crops = means[torch.arange(len(seen), device=seen.device)]
+        shares = torch.where(seen, self._config.close_up.share, 0.0)
         return replace(surface, points=points, crops=crops, crop_shares=shares)
-
-    def _crop_means(self, x_world: Tensor, slots: Tensor, least_px: Tensor, close_ups: CloseUps) -> CropMeans:
-        """What close-ups of the keyframes slots (V,), crops of least_px (V,) and more, say about points (N, 3)."""
-        store, settings = self._store, self._config.close_up
-        rows = torch.arange(len(x_world), device=x_world.device)
-        scales = settings.scale_bins, settings.scale_min, settings.scale_max
-        means = CropMeans(len(x_world), store.embed_dim, *scales, x_world.device)
-        uv, depth_z, sees = _seen_by(store, slots, x_world)
-        wanted = zip(slots.tolist(), least_px.tolist(), uv.cpu().numpy(), sees.cpu().numpy(), strict=True)
-        for view, (slot, least, host_uv, host_sees) in enumerate(wanted):
-            embeds, valid = close_ups.around(slot, host_uv[host_sees], least)
-            pixels = uv[view], depth_z[view], store.intrinsics[slot, 1], sees[view].float()
-            means.add(rows, close_ups.layout, embeds, valid, *pixels)
-        return means
 
     @torch.no_grad()
     def _cast(
@@ -146,11 +132,11 @@ class SurfaceSource:
         uv: Tensor,
         spacing: float,
         max_points: int,
-        seen_by: Tensor,
+        known_to: Tensor,
         ball: tuple[Tensor, float] | None = None,
     ) -> MapSurface:
         """Rays of the pixels uv (R, 2) of keyframes slots (R,): their clear hits, thinned out to the spacing, m, and
-        what the keyframes seen_by (V,) know of them."""
+        what the keyframes known_to (V,) know of them."""
         language, store, settings = self._fields.language, self._store, self._config.surface
         assert language is not None
         rays, _ = rays_of_slots(store, slots, uv, self._bounds)
@@ -171,45 +157,8 @@ class SurfaceSource:
         hits = hits[_one_per_cell(x_world[hits], spacing)]
         hits = hits[torch.linspace(0, len(hits) - 1, min(len(hits), max_points), device=hits.device).long()]
         crop_scale = CropScale(self._config.language.scale, store.layout, self._bounds.radius)
-        points = _observed(x_world[hits], rays.directions[hits], store, seen_by, self._config, crop_scale)
+        points = _observed(x_world[hits], rays.directions[hits], store, known_to, self._config, crop_scale)
         return MapSurface(points, LanguageFeatures.cat(features)[hits], self)
-
-
-def _seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Points (N, 3) in keyframes slots (V,): uv (V, N, 2) px, depth_z (V, N) m, and who sees which (V, N) bool.
-
-    A keyframe sees a point inside its image unless it measured something else there; where it measured nothing, the
-    image decides alone.
-    """
-    uv, depth_z, inside = _projected(store, slots, x_world)
-    column, row = torch.where(inside[..., None], uv.round(), 0).long().unbind(dim=-1)
-    measured = store.depth_z[slots[:, None], row, column].float()
-    return uv, depth_z, inside & ~((measured - depth_z).abs() > _VISIBLE_WITHIN * depth_z)
-
-
-def _projected(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_seen_by`, but whether a point lies in the image decides alone."""
-    camera, T = store.camera, store.poses[slots]
-    fx, fy, cx, cy = store.intrinsics[slots].unsqueeze(-1).unbind(dim=1)
-    x_camera = ((x_world - T[:, None, :3, 3]) @ T[:, :3, :3]).float()
-    depth_z = x_camera[..., 2].clamp_min(1e-6)
-    u, v = fx * x_camera[..., 0] / depth_z + cx, fy * x_camera[..., 1] / depth_z + cy
-    column, row = u.round(), v.round()
-    inside = (x_camera[..., 2] > 1e-6) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-    return torch.stack([u, v], dim=-1), depth_z, inside
-
-
-def _best_views(store: KeyframeStore, centre: Tensor, radius: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The keyframes that show a ball best, largest and whole, the best first: slots (V,), uv (V, 2) of its centre (3,)
-    and pixels per metre (V,) there."""
-    slots = torch.arange(len(store), device=centre.device)
-    uv, depth_z, sees = (seen[:, 0] for seen in _seen_by(store, slots, centre[None]))
-    px_per_m = torch.where(sees, store.intrinsics[slots, 1] / depth_z, 0.0)
-    poles = radius * torch.eye(3).to(centre)
-    shown = _projected(store, slots, centre + torch.cat([poles, -poles]))[2].float().mean(dim=1)
-    best = (px_per_m * shown).topk(min(count, len(store))).indices
-    best = best[px_per_m[best] * shown[best] > 0]
-    return best, uv[best], px_per_m[best]
 
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:
@@ -256,7 +205,7 @@ def _observed(
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
     for slot in slots.tolist():
-        _, depth_z, sees = (seen[0] for seen in _seen_by(store, torch.tensor([slot], device=device), x_world))
+        _, depth_z, sees = (seen[0] for seen in seen_by(store, torch.tensor([slot], device=device), x_world))
         offsets = (x_world - store.poses[slot, :3, 3]).float()
         views += sees
         directions += torch.where(sees[:, None], offsets, 0)

@@ -95,3 +95,21 @@ def test_a_closer_look_at_the_box_shows_its_colours(box, online):
     assert known.float().mean() > 0.9 and crops[known].min() > 0.995
     others = torch.from_numpy(np.roll(colours.numpy(), 1, axis=1))
     assert crops[known].mean() > closer.crops.similarity(torch.tensor([0.1]), others)[0].diagonal()[known].mean() + 0.01
+
+
+def test_a_crop_is_about_what_is_in_front_at_its_middle(online, close_ups):
+    store, v = online.mapper.store, 24
+    wall_z = store.depth_z[0, v].float()
+    store.depth_z[0, :, 20:30] = 0.5  # a board stands before the wall
+    u = torch.tensor([5, 25, 31, 60])  # the wall, the board, the wall past its edge, the wall again
+    z = store.depth_z[0, v, u].double()
+    fx, fy, cx, cy = store.intrinsics[0].double()
+    x_camera = torch.stack([(u - cx) / fx * z, (v - cy) / fy * z, z], dim=1)
+    x_world = x_camera @ store.poses[0, :3, :3].T + store.poses[0, :3, 3]
+    means, seen = close_ups.means(x_world, torch.tensor([0]), torch.tensor([0.0]))
+    assert seen.all() and wall_z.min() > 1.2
+    sizes = torch.tensor([level.crop_px for level in close_ups.layout.levels])
+    assert means.counts.sum(dim=1)[[0, 1, 3]].tolist() == [len(sizes)] * 3
+    # Past the edge only those crops count that reach as deep as the wall is behind the board: 0.4 of their size.
+    deep = 0.4 * sizes * z[2] / fx >= z[2] - 0.5
+    assert int(means.counts[2].sum()) == int(deep.sum()) < len(sizes)
