@@ -36,7 +36,7 @@ class _Pictures:
 class CloseUps:
     """Dense pyramids of the keyframes, each crop encoded when it is first needed and then kept.
 
-    Encoding everything so densely would take thirty times as long as the pyramids that training needs; questions look
+    Encoding everything so densely would take ten times as long as the pyramids that training needs; questions look
     at few places, and often at the same. Bounded: the pyramids that were not looked at for longest make room for new
     ones.
 

@@ -180,7 +180,7 @@ class CloseUpConfig:
     share: float = 0.8  # what they count beside the field; 0: the field is asked alone
     views: int = 4  # keyframes: those that show the place best
     fractions: tuple[float, ...] = (0.05, 0.075, 0.11, 0.17, 0.25, 0.375, 0.5)  # crop side / image height
-    stride: float = 0.2  # / crop side
+    stride: float = 0.3  # / crop side
     batch: int = 1024  # crops encoded at a time
     memory_mb: int = 512  # of embeddings that are kept for the next question
     scale_bins: int = 10  # evenly spaced in log scale ...
