@@ -106,7 +106,7 @@ def collect(tasks: Sequence[Task], job: Job, work: Work = evaluate, stream: Text
     """Does all tasks, `settings.jobs` at a time, with a line that says how far it is.
 
     Raises:
-        Whatever a task raised, once the others that had begun are done.
+        Whatever a task raised, once the others that had begun are done; KeyboardInterrupt at once.
     """
     progress = Progress(sum(len(task.variants) for task in tasks), stream)
     if job.settings.jobs == 1:
@@ -124,6 +124,10 @@ def collect(tasks: Sequence[Task], job: Job, work: Work = evaluate, stream: Text
             while not all(future.done() for future in futures):
                 _hear(messages, progress)
                 _raise_first(futures)
+        except KeyboardInterrupt:  # what is written stays; what has begun would take minutes
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 
 # Rooms 4000 to 4019 were never trained on, tuned on or looked at during development.
+INTERRUPTED = 130  # exit status, as shells have it for SIGINT
 FIRST_SEED, ROOMS_CUDA, ROOMS_CPU = 4000, 20, 2
 SECONDS_CUDA, SECONDS_CPU = 60.0, 150.0
 
@@ -33,6 +35,7 @@ SECONDS_CUDA, SECONDS_CPU = 60.0, 150.0
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     cuda = options.device.startswith("cuda")
+    interrupted = False
     if not options.report_only:
         seconds = options.seconds or (SECONDS_CUDA if cuda else SECONDS_CPU)
         settings = RunSettings(
@@ -50,11 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds = options.seeds or list(range(FIRST_SEED, FIRST_SEED + (ROOMS_CUDA if cuda else ROOMS_CPU)))
         tasks = pending(seeds, options.variants, settings, known)
         pictures = options.out / "pictures" if options.pictures else None
-        collect(tasks, Job(settings, (options.encoder, options.pretrained), run_file(options.out), pictures))
+        try:
+            collect(tasks, Job(settings, (options.encoder, options.pretrained), run_file(options.out), pictures))
+        except KeyboardInterrupt:
+            interrupted = True
     results = [r for folder in (*options.known, options.out / "rooms") for r in records.read(folder)]
     values = report.write(options.out, records.latest(results))
     print(report.markdown(values))
     print(f"written to {options.out}: summary.json, report.md, precision_recall.png, accuracy_seconds.png")
+    if interrupted:
+        print("interrupted: the same command goes on where this one was", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

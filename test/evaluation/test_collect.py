@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -171,7 +172,8 @@ if __name__ == "__main__":
 """
 
 
-def test_no_process_outlives_a_run_that_was_killed(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_a_run_that_was_ended(tmp_path, how):
     (tmp_path / "run.py").write_text(WORKER)
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -179,6 +181,8 @@ def test_no_process_outlives_a_run_that_was_killed(tmp_path):
     run = subprocess.Popen(command_line, env={**os.environ, "PYTHONPATH": path})
     try:
         pids = [int(wait_for(lambda n=n: (tmp_path / f"pid{n}").read_text())) for n in (1, 2)]
+        run.send_signal(how)
+        assert run.wait(60) != 0  # the work takes ten minutes
     finally:
         run.kill()
         run.wait()
