@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             interrupted = True
     results = [r for folder in (*options.known, options.out / "rooms") for r in records.read(folder)]
+    if not results:
+        print(f"there are no results in {options.out} to report on", file=sys.stderr)
+        return INTERRUPTED if interrupted else 1
     values = report.write(options.out, records.latest(results))
     print(report.markdown(values))
     print(f"written to {options.out}: summary.json, report.md, precision_recall.png, accuracy_seconds.png")

@@ -50,11 +50,10 @@ class CloseUps:
     """
 
     def __init__(self, config: CloseUpConfig, store: KeyframeStore, encoder: Encoder) -> None:
-        self.store, self._encoder, self._batch = store, encoder, config.batch
+        self.store, self._encoder, self._config = store, encoder, config
         camera, strides = store.camera, [config.stride] * len(config.fractions)
         self.layout = PyramidLayout.build(camera.height, camera.width, config.fractions, strides)
         self.capacity = max(1, config.memory_mb * 2**20 // (2 * self.layout.total * encoder.embed_dim))
-        self._config = config
         self._kept: OrderedDict[tuple[int, int], _Pictures] = OrderedDict()
 
     def means(self, x_world: Tensor, slots: Tensor, least_px: Tensor) -> tuple[CropMeans, Tensor]:
@@ -81,22 +80,28 @@ class CloseUps:
     @torch.no_grad()
     def around(self, slot: int, uv: NDArray[np.float32], least_px: float = 0.0) -> tuple[Tensor, NDArray[np.bool_]]:
         """Embeddings (layout.total, D) of a keyframe's crops, of which those around the pixels uv (P, 2), from which
-        `PyramidLayout.interpolate` reads, are encoded; and at which levels (L,) bool: those of crops of at least
-        least_px, or else the largest."""
+        `PyramidLayout.interpolate` reads, are encoded; and at which levels (L,) bool.
+
+        The largest crops come first; then the smaller ones, down to least_px, while no more than `close_up.crops` of
+        this keyframe have to be encoded."""
         pictures = self._pictures(slot)
-        sizes = np.array([level.crop_px for level in self.layout.levels])
-        wanted = sizes >= min(least_px, sizes[-1])
+        needed, valid = self.layout.around(uv), np.zeros(len(self.layout.levels), bool)
         image: Tensor | None = None
-        for level, crops in enumerate(self.layout.around(uv)):
-            missing = crops[~pictures.done[crops]] if wanted[level] else crops[:0]
-            for start in range(0, len(missing), self._batch):
+        encoded = 0
+        for level in range(len(valid) - 1, -1, -1):
+            missing = needed[level][~pictures.done[needed[level]]]
+            encoded += len(missing)
+            if valid.any() and (self.layout.levels[level].crop_px < least_px or encoded > self._config.crops):
+                break
+            valid[level] = True
+            for start in range(0, len(missing), self._config.batch):
                 image = self.store.colours(slot) if image is None else image
-                index = torch.from_numpy(missing[start : start + self._batch]).to(image.device)
+                index = torch.from_numpy(missing[start : start + self._config.batch]).to(image.device)
                 offset = self.layout.levels[level].offset
                 cut = self.layout.crops(image, level, index - offset, self._encoder.image_size)
                 pictures.embeds[index] = self._encoder.encode_images(cut).half()
             pictures.done[missing] = True
-        return pictures.embeds, wanted
+        return pictures.embeds, valid
 
     def _pictures(self, slot: int) -> _Pictures:
         key = slot, self.store.generations[slot]

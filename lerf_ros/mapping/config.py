@@ -181,6 +181,7 @@ class CloseUpConfig:
     views: int = 4  # keyframes: those that show the place best
     fractions: tuple[float, ...] = (0.05, 0.075, 0.11, 0.17, 0.25, 0.375, 0.5)  # crop side / image height
     stride: float = 0.3  # / crop side
+    crops: int = 10000  # to encode of each of them at most, coarse ones first; bounds the time of a question
     batch: int = 1024  # crops encoded at a time
     memory_mb: int = 512  # of embeddings that are kept for the next question
     scale_bins: int = 10  # evenly spaced in log scale ...
@@ -304,6 +305,7 @@ _ROBOT = {  # 8 to 16 GB GPUs
     "sampling.samples": 32,
     "sampling.render_samples": 48,
     "keyframe.capacity": 200,
+    "close_up.crops": 400,
 }
 _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "radiance.grid.levels": 10,

@@ -151,6 +151,8 @@ def test_the_command_asks_what_is_missing_and_reports(tmp_path, variants, monkey
     assert summary["parts_accuracy"]["queries"] == 0 and summary["parts_accuracy"]["value"] is None
     assert "localisation in 3D" in capsys.readouterr().out
     assert command.main(["--report-only", "--out", str(tmp_path)]) == 0
+    assert command.main(["--report-only", "--out", str(tmp_path / "nothing")]) == 1
+    assert "no results" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main([*arguments, "--variants", "none"])
 

@@ -53,6 +53,22 @@ def test_small_crops_are_left_out_where_they_are_not_wanted(online, close_ups):
     assert close_ups.around(1, UV, least_px=1e4)[1].tolist() == [False] * (len(sizes) - 1) + [True]
 
 
+def test_a_look_encodes_no_more_than_it_may_and_the_largest_crops_first(online):
+    layout = CloseUps(online.mapper.config.close_up, online.mapper.store, online.encoder).layout
+    needed = [len(crops) for crops in layout.around(UV)]
+    for levels in range(1, len(needed) + 1):
+        allowed = sum(needed[-levels:])
+        config = online.mapper.config.override({"close_up.crops": allowed}).close_up
+        online.encoder.batches.clear()
+        close_ups = CloseUps(config, online.mapper.store, online.encoder)
+        valid = close_ups.around(0, UV)[1]
+        assert valid.tolist() == [n >= len(needed) - levels for n in range(len(needed))]
+        assert sum(online.encoder.batches) == allowed
+        for _ in needed:  # what is there is no work: a look at the same place again goes on where that one ended
+            valid = close_ups.around(0, UV)[1]
+        assert valid.all()
+
+
 def test_a_new_keyframe_in_the_slot_is_encoded_anew(box, online, close_ups):
     before = close_ups.around(0, UV)[0].clone()
     store = online.mapper.store
