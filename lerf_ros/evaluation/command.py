@@ -26,8 +26,8 @@ from lerf_ros.evaluation.records import RunSettings
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 
-# Rooms 4000 to 4019 were never trained on, tuned on or looked at during development.
 INTERRUPTED = 130  # exit status, as shells have it for SIGINT
+# Rooms 4000 to 4019 were never trained on, tuned on or looked at during development.
 FIRST_SEED, ROOMS_CUDA, ROOMS_CPU = 4000, 20, 2
 SECONDS_CUDA, SECONDS_CPU = 60.0, 150.0
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             budget=Budget(steps=options.steps) if options.steps else Budget(seconds=seconds),
             device=options.device,
             encoder_hash=records.encoder_hash(load_encoder(options.encoder, options.pretrained)),
-            overrides=dict(_setting(text) for text in options.set),
+            overrides=dict(options.set),
             jobs=options.jobs,
             views=options.views,
             stops=options.stops,
@@ -102,8 +102,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--encoder", default="mini", help="mini, or the name of an open_clip model")
     parser.add_argument("--pretrained", default="", help="its weights: tag or file")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers of the preset")
+    parser.add_argument(
+        "--set", nargs="*", type=_setting, default=[], metavar="NAME=VALUE", help="other numbers of the preset"
+    )
     options = parser.parse_args(arguments)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: there is no GPU here that torch can use")
     for name in options.variants:
         if name not in VARIANTS:
             parser.error(f"there is no variant {name}; there are {', '.join(VARIANTS)}")
@@ -125,5 +129,7 @@ def _shares(text: str) -> tuple[float, ...]:
 
 
 def _setting(text: str) -> tuple[str, object]:
-    name, _, value = text.partition("=")
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting: write name=value, as in pyramid.batch=1024")
     return name, yaml.safe_load(value)

@@ -31,6 +31,7 @@ from lerf_ros.world.truth import TruthQuery
 
 REQUIRED_ACCURACY = 0.8
 DEFAULT_SEED = 2026
+_ANSWERS_WITHIN = 300.0  # s, of all questions together: each of them looks closely at several places
 QUERIES_OF_A_RECORDING = tuple(map(TruthQuery, ("a chair", "a bottle", "a mug", "a table", "a book", "a bin")))
 MINI_CLIP_IN_THE_WILD = (
     "The built-in mini CLIP has only ever seen generated rooms: in a recording it may find little, or the wrong thing."
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     room = source if isinstance(source, Room) else None
     queries = [*room.present_queries(), *room.absent_queries()] if room else QUERIES_OF_A_RECORDING
     out = Path(options.out).resolve()
+    if out in Path.cwd().resolve().parents or out in (Path.cwd().resolve(), Path.home()) or (out / ".git").exists():
+        print(f"--out {options.out} would be emptied: name a folder of its own", file=sys.stderr)
+        return 2
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
 
@@ -109,7 +113,7 @@ def _map_and_ask(
     camera_parameters += ["pace:=consumed", "rate:=30.0", "once:=true"]
     topics = [f"~/{topic}:=/camera/{topic}" for topic in ("image", "camera_info", "depth", "pose")]
     with (
-        LerfClient(timeout=90.0) as client,
+        LerfClient(timeout=_ANSWERS_WITHIN) as client,
         _process("lerf_node", node_parameters, topics, out) as node,
         _process("camera_node", camera_parameters, [], out) as camera,
     ):

@@ -153,8 +153,10 @@ def test_the_command_asks_what_is_missing_and_reports(tmp_path, variants, monkey
     assert command.main(["--report-only", "--out", str(tmp_path)]) == 0
     assert command.main(["--report-only", "--out", str(tmp_path / "nothing")]) == 1
     assert "no results" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        command.main([*arguments, "--variants", "none"])
+    for wrong in (["--variants", "none"], ["--set", "foo"]):
+        with pytest.raises(SystemExit):
+            command.main([*arguments, *wrong])
+    assert "name=value" in capsys.readouterr().err
 
 
 WORKER = """
