@@ -82,6 +82,11 @@ class PyramidLayout:
         """Number of crops."""
         return self.levels[-1].offset + self.levels[-1].count
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """(L,) px, side of the crops of each level."""
+        return np.array([level.crop_px for level in self.levels], np.int64)
+
     def centres(self, level: int) -> Tensor:
         """Crop centres (count, 2) as uv, pixels, in flat order."""
         at = self.levels[level]

@@ -128,8 +128,7 @@ class CloseUps:
     ) -> Tensor:
         """(P, L) bool: whether a point (P,) at uv, depth_z belongs to what crops around it are about: at some levels of
         the layout, with what is in front there, (L, h, w)."""
-        sizes = [level.crop_px for level, known in zip(self.layout.levels, valid) if known]
-        scale = depth_z[:, None] * depth_z.new_tensor(sizes) / focal_px
+        scale = depth_z[:, None] * torch.from_numpy(self.layout.sizes[valid]).to(depth_z) / focal_px
         last = uv.new_tensor([front.shape[2] - 1, front.shape[1] - 1])
         column, row = (uv / _CELL).clamp_min(0).minimum(last).long().unbind(dim=1)
         return depth_z[:, None] - front[:, row, column].T <= _BEHIND * scale

@@ -65,7 +65,7 @@ class CropMeans:
         Returns:
             Scales (P, levels encoded) m of the crops at the points.
         """
-        sizes = depth_z.new_tensor([level.crop_px for level, known in zip(layout.levels, valid) if known])
+        sizes = torch.from_numpy(layout.sizes[valid]).to(depth_z)
         crop_px, scales = sizes.repeat(len(rows)), depth_z[:, None] * sizes / focal_px
         rows, uv = (x.repeat_interleave(len(sizes), dim=0) for x in (rows, uv))
         # Of sizes that levels have, `interpolate` reads that level alone.
@@ -83,8 +83,9 @@ class CropMeans:
         known, scales = self.counts > 0, self._log_scales.exp()
         return torch.where(known, scales, torch.inf).amin(dim=1), torch.where(known, scales, 0.0).amax(dim=1)
 
-    def __getitem__(self, rows: Tensor) -> ScaledEmbeds:
-        """Means of some points, each with at least one embedding; an empty bin takes the nearest that is not."""
+    def __getitem__(self, rows: Tensor | slice) -> ScaledEmbeds:
+        """Means of some points; an empty bin takes the nearest that is not. A point without any embedding is like no
+        text at all: its means are zero."""
         sums, counts = self._sums[rows], self.counts[rows]
         bins = torch.arange(counts.shape[1], device=counts.device)
         distance = (bins[:, None] - bins).abs() + torch.where(counts > 0, 0, len(bins))[:, None, :]
@@ -99,7 +100,7 @@ class ScaledEmbeds:
 
     Attributes:
         log_scales: (B,) log metres of the bins.
-        embeds: (N, B, D) unit.
+        embeds: (N, B, D) unit, or zero.
     """
 
     log_scales: Tensor

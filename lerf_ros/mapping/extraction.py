@@ -121,9 +121,8 @@ class SurfaceSource:
             scale_min=torch.minimum(points.scale_min, scale_min),
             scale_max=torch.maximum(points.scale_max, scale_max),
         )
-        crops = means[torch.arange(len(seen), device=seen.device)]
         shares = torch.where(seen, self._config.close_up.share, 0.0)
-        return replace(surface, points=points, crops=crops, crop_shares=shares)
+        return replace(surface, points=points, crops=means[:], crop_shares=shares)
 
     @torch.no_grad()
     def _cast(
@@ -200,12 +199,12 @@ def _observed(
     A point that no keyframe sees is known from its own ray only, with no supervised scale.
     """
     N, device = len(x_world), x_world.device
-    crop_px = np.array([level.crop_px for level in store.layout.levels])
+    crop_px = store.layout.sizes
     views = torch.zeros(N, dtype=torch.int64, device=device)
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
-    for slot in slots.tolist():
-        _, depth_z, sees = (seen[0] for seen in seen_by(store, torch.tensor([slot], device=device), x_world))
+    for slot, only in zip(slots.tolist(), slots.split(1), strict=True):
+        _, depth_z, sees = (seen[0] for seen in seen_by(store, only, x_world))
         offsets = (x_world - store.poses[slot, :3, 3]).float()
         views += sees
         directions += torch.where(sees[:, None], offsets, 0)

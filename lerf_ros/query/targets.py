@@ -146,8 +146,6 @@ def _looks(
     threshold = _threshold(encoder, options)
     worth_a_look = -math.inf
     for region in regions:
-        if len(looked) >= max(CLOSER_LOOKS, options.max_targets):
-            break
         if not looked:
             worth_a_look = level(region.height, region.floor.rank, _WORTH_A_LOOK)
         is_target = region.relevancy >= threshold and len(looked) < options.max_targets

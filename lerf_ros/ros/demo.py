@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     room = source if isinstance(source, Room) else None
     queries = [*room.present_queries(), *room.absent_queries()] if room else QUERIES_OF_A_RECORDING
     out = Path(options.out).resolve()
-    if out in Path.cwd().resolve().parents or out in (Path.cwd().resolve(), Path.home()) or (out / ".git").exists():
+    here = Path.cwd().resolve()
+    if out in (here, *here.parents, Path.home()) or (out / ".git").exists():
         print(f"--out {options.out} would be emptied: name a folder of its own", file=sys.stderr)
         return 2
     shutil.rmtree(out, ignore_errors=True)

@@ -47,7 +47,7 @@ def test_no_crop_is_encoded_twice(online, close_ups):
 
 
 def test_small_crops_are_left_out_where_they_are_not_wanted(online, close_ups):
-    sizes = [level.crop_px for level in close_ups.layout.levels]
+    sizes = close_ups.layout.sizes.tolist()
     assert close_ups.around(1, UV, least_px=sizes[3])[1].tolist() == [size >= sizes[3] for size in sizes]
     assert sum(online.encoder.batches) == sum(len(crops) for crops in close_ups.layout.around(UV)[3:])
     assert close_ups.around(1, UV, least_px=1e4)[1].tolist() == [False] * (len(sizes) - 1) + [True]
@@ -124,7 +124,7 @@ def test_a_crop_is_about_what_is_in_front_at_its_middle(online, close_ups):
     x_world = x_camera @ store.poses[0, :3, :3].T + store.poses[0, :3, 3]
     means, seen = close_ups.means(x_world, torch.tensor([0]), torch.tensor([0.0]))
     assert seen.all() and wall_z.min() > 1.2
-    sizes = torch.tensor([level.crop_px for level in close_ups.layout.levels])
+    sizes = torch.from_numpy(close_ups.layout.sizes)
     assert means.counts.sum(dim=1)[[0, 1, 3]].tolist() == [len(sizes)] * 3
     # Past the edge only those crops count that reach as deep as the wall is behind the board: 0.4 of their size.
     deep = 0.4 * sizes * z[2] / fx >= z[2] - 0.5

@@ -55,7 +55,7 @@ def test_surface_points_lie_on_the_walls_and_face_the_cameras(box, mapper):
 
 def test_views_and_scales_are_those_of_the_keyframes_that_see_a_point(box, mapper):
     points = mapper.surface(1500).points
-    sizes = [level.crop_px for level in mapper.layout.levels]
+    sizes = mapper.layout.sizes.tolist()
     for n in range(0, len(points.x_world), 97):
         x, scales, views = points.x_world[n].numpy(), [], 0
         for T in mapper.store.host_poses:
