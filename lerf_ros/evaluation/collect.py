@@ -118,7 +118,8 @@ def collect(tasks: Sequence[Task], job: Job, work: Work = evaluate, stream: Text
         os.environ[name] = "1"  # read by the processes when they start
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
-    with ProcessPoolExecutor(job.settings.jobs, context, _begin, (messages,)) as pool:
+    begun = messages, context.Value("i", 0), job.settings.device
+    with ProcessPoolExecutor(job.settings.jobs, context, _begin, begun) as pool:
         futures = [pool.submit(_task, work, task, job) for task in tasks]
         try:
             while not all(future.done() for future in futures):
@@ -172,10 +173,19 @@ class Progress:
 _MESSAGES: Any = None  # of a process of the pool: the way to the progress line
 
 
-def _begin(messages: Any) -> None:
+def _begin(messages: Any, begun: Any, device: str) -> None:
+    """Readies a process of the pool; "cuda" is the next GPU in turn.
+
+    Args:
+        begun: a shared counter of the processes so far.
+    """
     global _MESSAGES
     _MESSAGES = messages
     torch.set_num_threads(1)
+    with begun.get_lock():
+        turn, begun.value = begun.value, begun.value + 1
+    if device == "cuda":
+        torch.cuda.set_device(turn % torch.cuda.device_count())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
@@ -14,10 +13,8 @@ from lerf_ros.features.encoder import Encoder
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.mapping.config import VoxelConfig
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.surface import SurfacePoints, local_normals
+from lerf_ros.mapping.surface import Closer, SurfacePoints
 from lerf_ros.query.relevancy import relevancy
-
-_NEIGHBOURS = 12  # voxels per local plane
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,7 @@ class CropVotes:
         centres = mean(x_world)
         directions = normalize(mean(normalize(x_world - origins, dim=-1)), dim=-1).float()
         one = torch.ones(count, device=device)  # no scale: votes have taken the best
-        normals = local_normals(centres, directions, _NEIGHBOURS)
-        self.points = SurfacePoints(centres, normals, directions, views, one, one)
+        self.points = SurfacePoints(centres, directions, views, one, one)
 
     def votes(self, text_embeds: Tensor, canonical_embeds: Tensor) -> Tensor:
         """Mean relevancy (N, T) of N voxels with texts (T, D) against canonical phrases (C, D), all unit."""
@@ -99,8 +95,12 @@ class CropVotes:
         similarity = torch.cat([logits, logits.new_zeros(len(votes), len(text_embeds) - texts)], dim=1)
         return similarity.expand(len(scales), -1, -1)
 
-    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> None:
+    def closer(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
         """There are no finer voxels."""
+        return iter(())
+
+    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> None:
+        """Voxels say it all."""
 
 
 def _lifted(store: KeyframeStore, slot: int, stride: int) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,9 @@ from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.mapping.surface import SemanticSurface
 from lerf_ros.mapping.voxels import VoxelMap
+from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.relevancy import relevancy, scale_sweep, supervised
-from lerf_ros.query.targets import Answer, QueryOptions, find_targets
+from lerf_ros.query.targets import Answer, find_targets
 
 SURFACE_POINTS = 40_000
 VIEW_SCALES = 16  # scales tried in a view, evenly spaced in log scale over the supervised range

@@ -93,19 +93,17 @@ class PyramidLayout:
         v, u = torch.meshgrid(torch.arange(at.rows), torch.arange(at.columns), indexing="ij")
         return at.first_centre + at.stride * torch.stack([u, v], dim=-1).reshape(-1, 2).float()
 
-    def around(self, uv: NDArray[np.float32]) -> list[NDArray[np.int64]]:
-        """Of each level the crops, ascending flat indices, that `interpolate` reads at any of the pixels uv (P, 2)."""
-        needed = []
-        for level in self.levels:
-            last = np.array([level.columns - 1, level.rows - 1])
-            low = np.clip((uv - level.first_centre) / level.stride, 0, last).astype(np.int64)
-            high = np.minimum(low + 1, last)
-            read = np.zeros((level.rows, level.columns), bool)
-            for u in (low[:, 0], high[:, 0]):
-                for v in (low[:, 1], high[:, 1]):
-                    read[v, u] = True
-            needed.append(level.offset + np.flatnonzero(read))
-        return needed
+    def around(self, level: int, uv: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The crops of a level, ascending flat indices, that `at_level` reads at any of the pixels uv (P, 2)."""
+        at = self.levels[level]
+        last = np.array([at.columns - 1, at.rows - 1])
+        low = np.clip((uv - at.first_centre) / at.stride, 0, last).astype(np.int64)
+        high = np.minimum(low + 1, last)
+        read = np.zeros((at.rows, at.columns), bool)
+        for u in (low[:, 0], high[:, 0]):
+            for v in (low[:, 1], high[:, 1]):
+                read[v, u] = True
+        return at.offset + np.flatnonzero(read)
 
     def crops(self, image: Tensor, level: int, index: Tensor | None = None, size: int = 0) -> Tensor:
         """Crops of a level, cut from ``image`` (3, H, W) float: (B, 3, size, size).
@@ -169,6 +167,24 @@ class PyramidLayout:
         ).to(torch.int64)
         corners = buffer.reshape(-1, buffer.shape[-1])[index.flatten(1)].float()  # (R, 8, D)
         return F.normalize(torch.einsum("rcd,rc->rd", corners, weights.flatten(1)), dim=-1)
+
+    def at_level(self, buffer: Tensor, level: int, slots: Tensor, uv: Tensor) -> Tensor:
+        """As `interpolate`, at crops of one level, encoded or not: (R, D) float32; unit norm, or zero."""
+        index, weights = self.corners(level, uv)
+        read = buffer.view(-1, buffer.shape[-1])[(slots * self.total)[:, None] + index]
+        return F.normalize(torch.einsum("rcd,rc->rd", read.float(), weights), dim=-1)
+
+    def corners(self, level: int, uv: Tensor) -> tuple[Tensor, Tensor]:
+        """The four crops of a level around pixels uv (R, 2): flat index (R, 4) int64, and their bilinear weights."""
+        at = self.levels[level]
+        last = uv.new_tensor([at.columns - 1, at.rows - 1])
+        place = ((uv - at.first_centre) / at.stride).clamp_min(0.0).minimum(last)
+        low = place.floor()
+        (left, top), (right, bottom) = low.long().unbind(dim=-1), (low + 1).minimum(last).long().unbind(dim=-1)
+        u, v = (place - low).unbind(dim=-1)
+        rows, columns = torch.stack([top, top, bottom, bottom], dim=-1), torch.stack([left, right, left, right], dim=-1)
+        weights = torch.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], dim=-1)
+        return at.offset + rows * at.columns + columns, weights
 
     def _table(self, device: torch.device) -> Tensor:
         """(6, levels) float32 on ``device``, made once: crop_px, rows, columns, stride, offset, first_centre."""

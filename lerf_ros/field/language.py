@@ -15,6 +15,8 @@ from lerf_ros.field.networks import autocast, compute_dtype, mlp
 _LOG_SCALE_MEAN = math.log(0.3)
 _LOG_SCALE_STD = 1.0
 
+_CHUNK_CPU, _CHUNK_CUDA = 2**13, 2**17  # activations at a time: a cache holds them, or fill the device
+
 ScaleInput = Literal["physical", "normalised", "none"]
 """What the CLIP head is told about the image patch that an embedding describes:
 
@@ -115,7 +117,7 @@ class LanguageField(nn.Module):
         scales: Tensor,
         text_embeds: Tensor,
         weights: Tensor | None = None,
-        chunk: int = 8192,
+        chunk: int | None = None,
     ) -> Tensor:
         """Cosines between texts and :meth:`embed` at every point and scale, without forming the embeddings.
 
@@ -129,10 +131,10 @@ class LanguageField(nn.Module):
 
         Args:
             features: (N, F); with weights, (N, S, F).
-            scales: (S',), as for :meth:`embed`.
+            scales: (S',), as for :meth:`embed`, or (S', N), for each point its own.
             text_embeds: unit norm, (T, D).
             weights: None, or (N, S) of each point's features.
-            chunk: features at a time, bounds the memory.
+            chunk: features and scales at a time, bounds the memory; None: what suits the device.
 
         Returns:
             (S', N, T) float32.
@@ -144,24 +146,31 @@ class LanguageField(nn.Module):
         def lengths(hidden: Tensor) -> Tensor:
             return torch.einsum("...h,...h->...", hidden @ gram, hidden).clamp_min(1e-24).sqrt()
 
+        if scales.ndim == 1:
+            scales = scales[:, None]
         different = scales if self.clip_from_scale is not None else scales[:1]
         similarities = torch.empty(len(different), len(features), len(text_embeds), device=features.device)
-        columns = self.clip_from_scale(self._scale_column(scales)) if self.clip_from_scale is not None else [0.0]
-        points = max(1, chunk // features[0].shape[:-1].numel()) if len(features) else chunk
+        samples = features.shape[1] if weights is not None else 1
+        chunk = chunk or (_CHUNK_CUDA if features.device.type == "cuda" else _CHUNK_CPU)
+        points = max(1, chunk // (samples * len(different)))
         for start in range(0, len(features), points):
-            stop = start + points
-            first = self.clip_from_features(features[start:stop])
-            for column, out in zip(columns, similarities[:, start:stop], strict=True):
-                with autocast(self.precision, features.device):
-                    hidden = self.clip_hidden(first + column)
-                hidden = hidden.float()
-                if weights is not None:
-                    hidden = torch.einsum("ns,nsh->nh", weights[start:stop] / lengths(hidden), hidden)
-                out.copy_((hidden @ folded_texts) / lengths(hidden)[:, None])
+            part = slice(start, start + points)
+            hidden = self.clip_from_features(features[part]).expand(len(different), *features[part].shape[:-1], -1)
+            if self.clip_from_scale is not None:
+                column = self.clip_from_scale(
+                    self._scale_column(different if scales.shape[1] == 1 else different[:, part])
+                )
+                hidden = hidden + (column if weights is None else column[:, :, None])
+            with autocast(self.precision, features.device):
+                hidden = self.clip_hidden(hidden)
+            hidden = hidden.float()
+            if weights is not None:
+                hidden = torch.einsum("ns,knsh->knh", weights[part], hidden / lengths(hidden)[..., None])
+            similarities[:, part] = (hidden @ folded_texts) / lengths(hidden)[..., None]
         return similarities.expand(len(scales), -1, -1)
 
     def _scale_column(self, scale: Tensor) -> Tensor:
-        """(N,) scales as the head's input (N, 1)."""
+        """(...) scales as the head's input (..., 1)."""
         if self.scale_input == "normalised":
-            return scale[:, None]
-        return ((scale.log() - _LOG_SCALE_MEAN) / _LOG_SCALE_STD)[:, None]
+            return scale[..., None]
+        return ((scale.log() - _LOG_SCALE_MEAN) / _LOG_SCALE_STD)[..., None]

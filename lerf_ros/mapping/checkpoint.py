@@ -20,7 +20,7 @@ from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _INDEX, _FIELDS, _KEYFRAMES = "map.json", "fields.safetensors", "keyframes.safetensors"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,14 +24,13 @@ _MIDDLE = 0.1  # of a crop's side, to all sides of its centre
 _BEHIND = 0.4  # of a crop's side: what lies farther behind the front is not what the crop is about
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """Of one keyframe: embeds (total, D) float16 on the device; which of them are encoded, done (total,), the host
-    knows without asking the device; front (L, h, w), see `_front`."""
+class _Missing(NamedTuple):
+    """Crops of a keyframe, flat indices in the layout, that have to be encoded."""
 
-    embeds: Tensor
-    done: NDArray[np.bool_]
-    front: Tensor
+    slot: int
+    row: int
+    level: int
+    crops: NDArray[np.int64]
 
 
 class CloseUps:
@@ -46,75 +46,144 @@ class CloseUps:
 
     Attributes:
         layout: of the crops, for all keyframes.
-        capacity: pyramids that are kept at most, `close_up.memory_mb` in all.
+        capacity: pyramids that are kept at most: `close_up.memory_mb` in all, but enough for one place.
     """
 
     def __init__(self, config: CloseUpConfig, store: KeyframeStore, encoder: Encoder) -> None:
         self.store, self._encoder, self._config = store, encoder, config
         camera, strides = store.camera, [config.stride] * len(config.fractions)
         self.layout = PyramidLayout.build(camera.height, camera.width, config.fractions, strides)
-        self.capacity = max(1, config.memory_mb * 2**20 // (2 * self.layout.total * encoder.embed_dim))
-        self._kept: OrderedDict[tuple[int, int], _Pictures] = OrderedDict()
+        affordable = config.memory_mb * 2**20 // (2 * self.layout.total * encoder.embed_dim)
+        self.capacity = min(max(affordable, config.views), store.config.capacity)
+        device = store.images.device
+        self._embeds = torch.zeros(
+            self.capacity, self.layout.total, encoder.embed_dim, dtype=torch.float16, device=device
+        )
+        self._done = np.zeros((self.capacity, self.layout.total), bool)  # the host knows without asking the device
+        cells = -(-camera.height // _CELL), -(-camera.width // _CELL)
+        self._front = torch.zeros(self.capacity, len(self.layout.levels), *cells, device=device)
+        self._rows: OrderedDict[tuple[int, int], int] = OrderedDict()  # of the above, by slot and generation
 
-    def means(self, x_world: Tensor, slots: Tensor, least_px: Tensor) -> tuple[CropMeans, Tensor]:
-        """What crops of keyframes slots (V,), of least_px (V,) and more, say about points (N, 3), and which of the
-        points (N,) those keyframes see.
+    @property
+    def places(self) -> int:
+        """How many places can be looked at in one call of `means`."""
+        return max(1, self.capacity // self._config.views)
+
+    def means(self, x_world: Tensor, slots: Tensor, wanted: Tensor, least_px: Tensor) -> tuple[CropMeans, Tensor]:
+        """What crops of keyframes say about points (N, 3), and which of the points (N,) those keyframes see.
 
         A crop is about what is in front at its middle. It says nothing about a wall that is seen past the edge of a
         mug, or through its handle: such a point has only the smaller crops.
+
+        Args:
+            slots: (V, N) keyframes asked about each point, of at most `places` times `close_up.views` ...
+            wanted: (V, N) bool, ... where they are ...
+            least_px: (V, N), ... in crops of this size and larger.
         """
-        store, config = self.store, self._config
-        rows = torch.arange(len(x_world), device=x_world.device)
-        scales = config.scale_bins, config.scale_min, config.scale_max
-        means = CropMeans(len(x_world), store.embed_dim, *scales, x_world.device)
-        uv, depth_z, sees = seen_by(store, slots, x_world)
-        wanted = zip(slots.tolist(), least_px.tolist(), uv.cpu().numpy(), sees.cpu().numpy(), strict=True)
-        for view, (slot, least, host_uv, host_sees) in enumerate(wanted):
-            embeds, valid = self.around(slot, host_uv[host_sees], least)
-            focal_px = store.intrinsics[slot, 1]
-            front = self._pictures(slot).front[torch.from_numpy(valid).to(rows.device)]
-            weights = sees[view, :, None] & self._in_front(front, uv[view], depth_z[view], focal_px, valid)
-            means.add(rows, self.layout, embeds, valid, uv[view], depth_z[view], focal_px, weights.float())
+        store, config, layout = self.store, self._config, self.layout
+        uv, depth_z, _, sees = seen_by(store, slots, x_world)
+        sees = sees & wanted
+        rows, usable = self._encoded(*(each.cpu().numpy() for each in (slots, uv, least_px, sees)))
+        rows_ = torch.from_numpy(rows).to(x_world.device)
+        weights = torch.from_numpy(usable).to(x_world.device) & self._in_front(rows_, slots, uv, depth_z)
+        means = CropMeans(
+            len(x_world), store.embed_dim, config.scale_bins, config.scale_min, config.scale_max, x_world.device
+        )
+        points = torch.arange(len(x_world), device=x_world.device).expand_as(slots).flatten()
+        per_px = depth_z / store.intrinsics[slots, 1]
+        for level, size in enumerate(layout.sizes.tolist()):
+            embeds = layout.at_level(self._embeds, level, rows_.flatten(), uv.flatten(0, 1))
+            means.add(points, embeds, size * per_px.flatten(), weights[..., level].flatten().float())
         return means, sees.any(dim=0)
 
-    @torch.no_grad()
-    def around(self, slot: int, uv: NDArray[np.float32], least_px: float = 0.0) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Embeddings (layout.total, D) of a keyframe's crops, of which those around the pixels uv (P, 2), from which
-        `PyramidLayout.interpolate` reads, are encoded; and at which levels (L,) bool.
+    def around(self, slot: int, uv: NDArray[np.float32], least_px: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Encodes a keyframe's crops around the pixels uv (P, 2) of least_px (P,) and more; returns the levels (P, L)
+        that are encoded there.
 
-        The largest crops come first; then the smaller ones, down to least_px, while no more than `close_up.crops` of
-        this keyframe have to be encoded."""
-        pictures = self._pictures(slot)
-        needed, valid = self.layout.around(uv), np.zeros(len(self.layout.levels), bool)
-        image: Tensor | None = None
-        encoded = 0
-        for level in range(len(valid) - 1, -1, -1):
-            missing = needed[level][~pictures.done[needed[level]]]
-            encoded += len(missing)
-            if valid.any() and (self.layout.levels[level].crop_px < least_px or encoded > self._config.crops):
+        The largest crops come first, and are always there; then the smaller ones, while no more than `close_up.crops`
+        of this keyframe have to be encoded."""
+        encoded, missing = self._plan(slot, uv, least_px)
+        self._encode(missing)
+        return encoded
+
+    def _encoded(
+        self,
+        slots: NDArray[np.int64],
+        uv: NDArray[np.float32],
+        least_px: NDArray[np.float32],
+        sees: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows (V, N) of the keyframes' close-ups, and which of their levels (V, N, L) are encoded at the pixels; as
+        `around`, of all keyframes together."""
+        rows = np.zeros(slots.shape, np.int64)
+        usable = np.zeros((*slots.shape, len(self.layout.levels)), bool)
+        missing: list[_Missing] = []
+        for slot in np.unique(slots[sees]).tolist():
+            here = sees & (slots == slot)
+            usable[here], of_slot = self._plan(slot, uv[here], least_px[here])
+            rows[here] = self._row(slot)
+            missing += of_slot
+        self._encode(missing)
+        return rows, usable
+
+    def _plan(
+        self, slot: int, uv: NDArray[np.float32], least_px: NDArray[np.float32]
+    ) -> tuple[NDArray[np.bool_], list[_Missing]]:
+        """What `around` returns, and what has to be encoded for it."""
+        row, layout = self._row(slot), self.layout
+        encoded = np.zeros((len(uv), len(layout.levels)), bool)
+        missing: list[_Missing] = []
+        count = 0
+        for level in range(len(layout.levels) - 1, -1, -1):
+            largest = level == len(layout.levels) - 1
+            asked = np.full(len(uv), True) if largest else least_px <= layout.levels[level].crop_px
+            needed = layout.around(level, uv[asked])
+            new = needed[~self._done[row, needed]]
+            count += len(new)
+            if count > self._config.crops and not largest:
                 break
-            valid[level] = True
-            for start in range(0, len(missing), self._config.batch):
-                image = self.store.colours(slot) if image is None else image
-                index = torch.from_numpy(missing[start : start + self._config.batch]).to(image.device)
-                offset = self.layout.levels[level].offset
-                cut = self.layout.crops(image, level, index - offset, self._encoder.image_size)
-                pictures.embeds[index] = self._encoder.encode_images(cut).half()
-            pictures.done[missing] = True
-        return pictures.embeds, valid
+            encoded[asked, level] = True
+            missing += [_Missing(slot, row, level, new)] if len(new) else []
+        return encoded, missing
 
-    def _pictures(self, slot: int) -> _Pictures:
+    @torch.no_grad()
+    def _encode(self, missing: Sequence[_Missing]) -> None:
+        """Cuts crops keyframe by keyframe, encodes them together."""
+        waiting: list[tuple[Tensor, Tensor]] = []  # flat indices and crops
+
+        def encode(least: int) -> None:
+            while waiting and sum(len(index) for index, _ in waiting) >= least:
+                index, crops = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+                batch = slice(self._config.batch)
+                self._embeds.view(-1, self._embeds.shape[-1])[index[batch]] = self._encoder.encode_images(
+                    crops[batch]
+                ).half()
+                waiting[:] = [(index[batch.stop :], crops[batch.stop :])] if len(index) > batch.stop else []
+
+        shown, image = -1, torch.empty(0)
+        for slot, row, level, numbers in missing:
+            if slot != shown:
+                shown, image = slot, self.store.colours(slot)
+            at, device = self.layout.levels[level], image.device
+            here = torch.from_numpy(numbers).to(device)
+            crops = self.layout.crops(image, level, here - at.offset, self._encoder.image_size)
+            waiting.append((row * self.layout.total + here, crops))
+            self._done[row, numbers] = True
+            encode(least=self._config.batch)
+        encode(least=1)
+
+    def _row(self, slot: int) -> int:
+        """Where the close-ups of a keyframe are kept."""
         key = slot, self.store.generations[slot]
-        if key not in self._kept:
-            device, total = self.store.images.device, self.layout.total
-            embeds = torch.zeros(total, self._encoder.embed_dim, dtype=torch.float16, device=device)
-            self._kept[key] = _Pictures(embeds, np.zeros(total, bool), self._front(slot))
-        self._kept.move_to_end(key)
-        while len(self._kept) > self.capacity:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        if key not in self._rows:
+            full = len(self._rows) == self.capacity
+            row = self._rows[key] = self._rows.popitem(last=False)[1] if full else len(self._rows)
+            self._done[row] = False
+            self._front[row] = self._nearest(slot)
+        self._rows.move_to_end(key)
+        return self._rows[key]
 
-    def _front(self, slot: int) -> Tensor:
+    def _nearest(self, slot: int) -> Tensor:
         """(L, h, w) m: of every `_CELL`-th pixel and each crop size, the least depth measured in the middle of a crop
         there; infinite where there is none."""
         depth_z = self.store.depth_z[slot].float()
@@ -123,12 +192,10 @@ class CloseUps:
         cells = [round(_MIDDLE * level.crop_px / _CELL) for level in self.layout.levels]
         return torch.cat([-F.max_pool2d(nearness, 2 * n + 1, stride=1, padding=n)[0] for n in cells])
 
-    def _in_front(
-        self, front: Tensor, uv: Tensor, depth_z: Tensor, focal_px: Tensor, valid: NDArray[np.bool_]
-    ) -> Tensor:
-        """(P, L) bool: whether a point (P,) at uv, depth_z belongs to what crops around it are about: at some levels of
-        the layout, with what is in front there, (L, h, w)."""
-        scale = depth_z[:, None] * torch.from_numpy(self.layout.sizes[valid]).to(depth_z) / focal_px
-        last = uv.new_tensor([front.shape[2] - 1, front.shape[1] - 1])
-        column, row = (uv / _CELL).clamp_min(0).minimum(last).long().unbind(dim=1)
-        return depth_z[:, None] - front[:, row, column].T <= _BEHIND * scale
+    def _in_front(self, rows: Tensor, slots: Tensor, uv: Tensor, depth_z: Tensor) -> Tensor:
+        """(V, N, L) bool: whether points at uv (V, N, 2), depth_z (V, N) belong to what crops around them are about."""
+        sizes = torch.from_numpy(self.layout.sizes).to(depth_z)
+        scale = depth_z[..., None] * sizes / self.store.intrinsics[slots, 1, None]
+        last = uv.new_tensor([self._front.shape[3] - 1, self._front.shape[2] - 1])
+        column, row = (uv / _CELL).clamp_min(0).minimum(last).long().unbind(dim=-1)
+        return depth_z[..., None] - self._front.permute(0, 2, 3, 1)[rows, row, column] <= _BEHIND * scale

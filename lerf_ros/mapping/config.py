@@ -170,7 +170,6 @@ class SurfaceConfig:
     spacing: float = 0.02  # m, at most one point per cell of this size
     min_opacity: float = 0.7
     max_spread: float = 0.06  # of the depth: (84th - 16th percentile along the ray) / median depth
-    neighbours: int = 12  # points per local plane
 
 
 @dataclass(frozen=True)

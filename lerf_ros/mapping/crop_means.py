@@ -5,13 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
-
-from lerf_ros.features.pyramid import PyramidLayout
 
 
 class CropMeans:
@@ -42,41 +38,18 @@ class CropMeans:
         self._sums = torch.zeros(points, bins, embed_dim, device=device)
         self.counts = torch.zeros(points, bins, device=device)
 
-    def add(
-        self,
-        rows: Tensor,
-        layout: PyramidLayout,
-        embeds: Tensor,
-        valid: NDArray[np.bool_],
-        uv: Tensor,
-        depth_z: Tensor,
-        focal_px: Tensor | float,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """Enters one view: every pixel looks up the pyramid at each encoded level, between crop centres.
+    def add(self, rows: Tensor, embeds: Tensor, scales: Tensor, weights: Tensor | None = None) -> None:
+        """Enters embeddings (P, D) of crops at scales (P,) m.
 
         Args:
-            rows: (P,) int64, the point that each pixel shows; several pixels may show one.
-            layout, embeds: crop pyramid of the view and its embeddings (layout.total, D).
-            valid: (L,) bool, levels that have been encoded.
-            uv, depth_z: (P, 2) pixels and (P,) m of the points in the view.
-            focal_px: of the view.
-            weights: (P, levels encoded); None: all 1.
-        Returns:
-            Scales (P, levels encoded) m of the crops at the points.
+            rows: (P,) int64, the point that each is about; several may be about one.
+            weights: (P,); None: all 1.
         """
-        sizes = torch.from_numpy(layout.sizes[valid]).to(depth_z)
-        crop_px, scales = sizes.repeat(len(rows)), depth_z[:, None] * sizes / focal_px
-        rows, uv = (x.repeat_interleave(len(sizes), dim=0) for x in (rows, uv))
-        # Of sizes that levels have, `interpolate` reads that level alone.
-        known = torch.from_numpy(valid).to(rows.device)[None]
-        looked_up = layout.interpolate(embeds[None], known, torch.zeros_like(rows), uv, crop_px)
-        bins = (scales.flatten().log()[:, None] - self._log_scales).abs().argmin(dim=1)
+        bins = (scales.log()[:, None] - self._log_scales).abs().argmin(dim=1)
         cell = rows * len(self._log_scales) + bins
-        count = torch.ones_like(crop_px) if weights is None else weights.flatten()
-        self._sums.view(-1, looked_up.shape[1]).index_add_(0, cell, count[:, None] * looked_up)
-        self.counts.view(-1).index_add_(0, cell, count)
-        return scales
+        weights = torch.ones_like(scales) if weights is None else weights
+        self._sums.view(-1, embeds.shape[1]).index_add_(0, cell, weights[:, None] * embeds)
+        self.counts.view(-1).index_add_(0, cell, weights)
 
     def scale_range(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest scale (points,) m that each point has embeddings of; empty (min > max) without any."""
@@ -107,14 +80,16 @@ class ScaledEmbeds:
     embeds: Tensor
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
-        """Cosines (S, N, T) with texts (T, D) at scales (S,) m."""
+        """Cosines (S, N, T) with texts (T, D) at scales (S,) or (S, N) m."""
         step = self.log_scales[1] - self.log_scales[0]
         last = len(self.log_scales) - 1
         position = ((scales.to(step).log() - self.log_scales[0]) / step).clamp(0, last)
         lower = position.long().clamp_max(last - 1)
-        text = text_embeds.to(self.embeds)
+        text, every = text_embeds.to(self.embeds), torch.arange(len(self.embeds), device=lower.device)
         cosines = []
-        for bin_, share in zip(lower.tolist(), (position - lower).tolist(), strict=True):
-            blend = torch.lerp(self.embeds[:, bin_], self.embeds[:, bin_ + 1], share)
+        for bin_, share in zip(lower, position - lower, strict=True):
+            blend = torch.lerp(
+                self.embeds[every, bin_], self.embeds[every, bin_ + 1], share.expand(len(every))[:, None]
+            )
             cosines.append(normalize(blend, dim=-1) @ text.T)
         return torch.stack(cosines)

@@ -70,7 +70,7 @@ class LanguageFeatures:
         return accumulate(self.weights, dino.view(*self.weights.shape, -1))
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
-        """Cosines (S, N, T) of texts (T, D) with :meth:`embed` at each of the scales (S,)."""
+        """Cosines (S, N, T) of texts (T, D) with :meth:`embed` at each of the scales (S,), or (S, N)."""
         return self.field.similarity(self.features, scales.to(self.t), text_embeds.to(self.t), self.weights)
 
 
@@ -138,12 +138,17 @@ class CropScale:
         return torch.ones_like(t)
 
     def asked(
-        self, smallest_px: float, largest_px: float, t: Tensor, z_per_t: Tensor, focal_px: Tensor | float
+        self,
+        smallest_px: Tensor | float,
+        largest_px: Tensor | float,
+        t: Tensor,
+        z_per_t: Tensor,
+        focal_px: Tensor | float,
     ) -> tuple[Tensor, Tensor]:
         """Smallest and largest scale, both positive, at which points can be asked that were trained with crops from
         `smallest_px` to `largest_px`."""
         if self.kind == "normalised":
             first, last = self.layout.levels[0].crop_px, self.layout.levels[-1].crop_px
-            smallest_px = max(smallest_px, first + _SMALLEST_ASKED * (last - first))
-            largest_px = max(largest_px, smallest_px)
+            smallest_px = torch.as_tensor(smallest_px).clamp_min(first + _SMALLEST_ASKED * (last - first))
+            largest_px = torch.maximum(torch.as_tensor(largest_px), smallest_px)
         return self.of(smallest_px, t, z_per_t, focal_px), self.of(largest_px, t, z_per_t, focal_px)

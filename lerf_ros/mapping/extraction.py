@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -20,12 +20,16 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import render_rays
 from lerf_ros.mapping.rays import rays_of_slots
-from lerf_ros.mapping.sight import best_views, seen_by
-from lerf_ros.mapping.surface import SurfacePoints, local_normals
+from lerf_ros.mapping.sight import Views, best_views, seen_by
+from lerf_ros.mapping.surface import Closer, CropsAt, SurfacePoints
 from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
 _LEAST_CROP = 0.2  # of a closer look's radius: smaller crops show less than what can be told apart there
+_MEASURED_WITHIN = 0.01  # of the depth: a point is moved to what was measured this close to it
+_VIEWS_AT_ONCE = 16  # keyframes that are asked about all points together
+_PLACES_AT_ONCE = 16  # closer looks ...
+_CROP_MEANS_AT_ONCE = 2**25  # ... and floats of their means
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,30 @@ class MapSurface:
             return similarity
         return torch.lerp(similarity, self.crops.similarity(scales, text_embeds), self.crop_shares[:, None])
 
-    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
-        """The surface inside a ball, as densely as the keyframes show it; see `SurfaceSource.around`."""
-        return self.source.around(centre, radius, max_points)
+    def closer(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
+        """The surface inside balls, as densely as the keyframes show it; see `SurfaceSource.around`."""
+        return self.source.around(centres, radii, max_points)
+
+    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> CropsAt | None:
+        """What the keyframes' own crops say at points; see `SurfaceSource.crops_at`."""
+        return self.source.crops_at(x_world, text_embeds)
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Where R rays hit the surface, whether clearly (R,), their directions, and what they know about language."""
+
+    x_world: Tensor
+    clear: Tensor
+    directions: Tensor
+    features: LanguageFeatures
 
 
 class SurfaceSource:
     """Casts rays of the keyframes into the trained map and keeps the clear hits.
 
     A hit is clear when the ray's opacity is high and its weight lies in one place: at silhouettes the weight is split
-    between two surfaces.
+    between two surfaces. It is then moved to where the keyframes measured the surface, if they did so close by.
     """
 
     def __init__(
@@ -76,45 +94,81 @@ class SurfaceSource:
         assert fields.language is not None
         self._fields, self._config, self._bounds, self._store = fields, config, bounds, store
         self._close_ups = close_ups
+        self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
 
+    @torch.no_grad()
     def everywhere(self, max_points: int) -> MapSurface:
         """Points spread over all that the keyframes see, at most one per cell of `surface.spacing`. Where the cells
         hold more than `max_points`, an even random share is kept."""
-        slots, uv = _spread_pixels(self._store, _OVERSAMPLING * max_points)
-        every = torch.arange(len(self._store), device=uv.device)
-        return self._cast(slots, uv, self._config.surface.spacing, max_points, every)
+        hits = self._cast(*_spread_pixels(self._store, _OVERSAMPLING * max_points))
+        kept = hits.clear.nonzero()[:, 0]
+        kept = kept[_one_per_cell(hits.x_world[kept] / self._config.surface.spacing)]
+        kept = kept[torch.linspace(0, len(kept) - 1, min(len(kept), max_points), device=kept.device).long()]
+        every = torch.arange(len(self._store), device=kept.device)[:, None]
+        points = self._observed(hits.x_world[kept], hits.directions[kept], every, every >= 0)
+        return MapSurface(points, hits.features[kept], self)
 
-    def around(self, centre: NDArray[np.float64], radius: float, max_points: int) -> MapSurface | None:
-        """Points of the surface inside a ball, evenly spaced; from the keyframes that show it best.
+    @torch.no_grad()
+    def around(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
+        """Points of the surface inside balls, evenly spaced; from the keyframes that show each best.
 
         The field blurs what is smaller than its cells. Here, where points are few, close-ups of those keyframes are
         asked as well, where there are any.
 
         Args:
-            centre: (3,) m, map frame: a point of the surface.
-            radius: m.
-            max_points: at most so many.
-        Returns:
-            None where no keyframe sees the centre.
+            centres: (L, 3) m, map frame: points of the surface.
+            radii: (L,) m.
+            max_points: at most so many in each.
         """
-        store, centre_ = self._store, torch.from_numpy(np.asarray(centre, np.float64)).to(self._store.poses)
-        slots, centre_uv, px_per_m = best_views(store, centre_, radius, self._config.close_up.views)
-        if len(slots) == 0:
-            return None
-        radius_px = radius * px_per_m
-        side = math.ceil((_OVERSAMPLING * max_points / len(slots)) ** 0.5)
-        offsets = (torch.arange(side, device=store.images.device) + 0.5) / side * 2 - 1  # of the radius
-        v, u = torch.meshgrid(offsets, offsets, indexing="ij")
-        grid = torch.stack([u, v], dim=-1).reshape(-1, 2)
-        uv = centre_uv[:, None] + radius_px[:, None, None] * grid
-        of_ray, uv = slots.repeat_interleave(len(grid)), uv.reshape(-1, 2)
-        inside = ((uv >= 0) & (uv <= uv.new_tensor([store.camera.width - 1, store.camera.height - 1]))).all(dim=1)
-        spacing = radius * (math.pi / max_points) ** 0.5
-        surface = self._cast(of_ray[inside], uv[inside], spacing, max_points, slots, (centre_, radius))
+        device, close_up = self._store.images.device, self._config.close_up
+        at_once = max(1, _CROP_MEANS_AT_ONCE // (max_points * close_up.scale_bins * self._store.embed_dim))
+        at_once = min(at_once, _PLACES_AT_ONCE, self._close_ups.places if self._close_ups else _PLACES_AT_ONCE)
+        centres, radii = centres.to(device, torch.float64), radii.to(device, torch.float32)
+        for start in range(0, len(centres), at_once):
+            part = slice(start, start + at_once)
+            closer = self._around(centres[part], radii[part], max_points)
+            if closer is not None and len(closer.place):
+                yield Closer(closer.surface, start + closer.place)
+
+    @torch.no_grad()
+    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> CropsAt | None:
+        """Cosines of texts (P, T, D) with the encoded crops of every keyframe that sees a point (P, 3); None without
+        close-ups: the field is to be asked alone then."""
+        store, layout = self._store, self._store.layout
         if self._close_ups is None:
-            return surface
-        points = surface.points
-        means, seen = self._close_ups.means(points.x_world, slots, _LEAST_CROP * radius_px)
+            return None
+        x_world, text_embeds = x_world.to(store.poses), text_embeds.to(store.poses.device, torch.float32)
+        every = torch.arange(len(store), device=x_world.device)[:, None]
+        uv, _, _, sees = seen_by(store, every, x_world)
+        slot, point = (sees & store.valid[every[:, 0]].any(dim=1, keepdim=True)).nonzero(as_tuple=True)
+        levels = [layout.corners(level, uv[slot, point]) for level in range(len(layout.levels))]
+        index, weights = (torch.stack(parts, dim=1) for parts in zip(*levels, strict=True))
+        embeds = store.embeds[slot[:, None, None], index].float()
+        similarity = torch.einsum("rlcd,rtd->rlct", embeds, text_embeds[point])
+        return CropsAt(point, similarity, weights, store.valid[slot])
+
+    def _around(self, centres: Tensor, radii: Tensor, max_points: int) -> Closer | None:
+        """As `around`, of all places at once; None where no keyframe sees any of them."""
+        store = self._store
+        views = best_views(store, centres, radii, self._config.close_up.views)
+        slots, uv, place = _dense_pixels(store, views, radii, max_points)
+        if len(place) == 0:
+            return None
+        hits = self._cast(slots, uv)
+        inside = (hits.x_world - centres[place]).norm(dim=-1) <= radii[place]
+        kept = (hits.clear & inside).nonzero()[:, 0]
+        spacing = radii * (math.pi / max_points) ** 0.5
+        cells = hits.x_world[kept] / spacing[place[kept], None]
+        kept = kept[_one_per_cell(torch.cat([cells, place[kept, None]], dim=1))]
+        kept = kept[_first_of_each(place[kept], len(centres), max_points)]
+        place = place[kept]
+        slots, known = views.slots[:, place], views.known[:, place]
+        points = self._observed(hits.x_world[kept], hits.directions[kept], slots, known)
+        surface = MapSurface(points, hits.features[kept], self)
+        if self._close_ups is None or len(place) == 0:
+            return Closer(surface, place)
+        least_px = _LEAST_CROP * radii[place] * views.px_per_m[:, place]
+        means, seen = self._close_ups.means(points.x_world, slots, known, least_px)
         scale_min, scale_max = means.scale_range()
         points = replace(
             points,
@@ -122,20 +176,10 @@ class SurfaceSource:
             scale_max=torch.maximum(points.scale_max, scale_max),
         )
         shares = torch.where(seen, self._config.close_up.share, 0.0)
-        return replace(surface, points=points, crops=means[:], crop_shares=shares)
+        return Closer(replace(surface, points=points, crops=means[:], crop_shares=shares), place)
 
-    @torch.no_grad()
-    def _cast(
-        self,
-        slots: Tensor,
-        uv: Tensor,
-        spacing: float,
-        max_points: int,
-        known_to: Tensor,
-        ball: tuple[Tensor, float] | None = None,
-    ) -> MapSurface:
-        """Rays of the pixels uv (R, 2) of keyframes slots (R,): their clear hits, thinned out to the spacing, m, and
-        what the keyframes known_to (V,) know of them."""
+    def _cast(self, slots: Tensor, uv: Tensor) -> _Hits:
+        """Where rays of the pixels uv (R, 2) of keyframes slots (R,) hit the surface."""
         language, store, settings = self._fields.language, self._store, self._config.surface
         assert language is not None
         rays, _ = rays_of_slots(store, slots, uv, self._bounds)
@@ -148,16 +192,39 @@ class SurfaceSource:
             clear.append((opacity(weights) > settings.min_opacity) & (spread < settings.max_spread))
             features.append(asked_features(language, marched, self._config.language))
         x_world = store.poses[slots, :3, 3] + torch.cat(t).double()[:, None] * rays.directions.double()
-        usable = torch.cat(clear)
-        if ball is not None:
-            centre, radius = ball
-            usable = usable & ((x_world - centre).norm(dim=-1) <= radius)
-        hits = usable.nonzero()[:, 0]
-        hits = hits[_one_per_cell(x_world[hits], spacing)]
-        hits = hits[torch.linspace(0, len(hits) - 1, min(len(hits), max_points), device=hits.device).long()]
-        crop_scale = CropScale(self._config.language.scale, store.layout, self._bounds.radius)
-        points = _observed(x_world[hits], rays.directions[hits], store, known_to, self._config, crop_scale)
-        return MapSurface(points, LanguageFeatures.cat(features)[hits], self)
+        return _Hits(x_world, torch.cat(clear), rays.directions, LanguageFeatures.cat(features))
+
+    def _observed(self, x_world: Tensor, own_directions: Tensor, slots: Tensor, known: Tensor) -> SurfacePoints:
+        """What the keyframes slots (V, 1) or (V, N), where known, say about points (N, 3): where exactly they are, how
+        many see each, from where, and at which scales.
+
+        A point that no keyframe sees is known from its own ray only, with no supervised scale.
+        """
+        store, N, device = self._store, len(x_world), x_world.device
+        smallest_px, largest_px = _encoded_sizes(store)
+        views = torch.zeros(N, dtype=torch.int64, device=device)
+        directions = own_directions.clone()
+        scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
+        shift, measured = torch.zeros(N, 3, device=device), torch.zeros(N, device=device)
+        for part, there in zip(slots.split(_VIEWS_AT_ONCE), known.split(_VIEWS_AT_ONCE), strict=True):
+            _, depth_z, measured_z, sees = seen_by(store, part, x_world)
+            sees = sees & there
+            offsets = (x_world - store.poses[part, :3, 3]).float()
+            views += sees.sum(dim=0)
+            directions += torch.where(sees[..., None], offsets, 0).sum(dim=0)
+            behind = measured_z / depth_z - 1  # by this part of its depth, the surface is
+            close = sees & (behind.abs() <= _MEASURED_WITHIN)
+            shift += torch.where(close[..., None], behind[..., None] * offsets, 0).sum(dim=0)
+            measured += close.sum(dim=0)
+            t = torch.linalg.vector_norm(offsets, dim=-1).clamp_min(1e-6)
+            low, high = self._crop_scale.asked(
+                smallest_px[part], largest_px[part], t, depth_z / t, store.intrinsics[part, 1]
+            )
+            taught = sees & (largest_px[part] > 0)
+            scale_min = torch.minimum(scale_min, torch.where(taught, low, torch.inf).amin(dim=0))
+            scale_max = torch.maximum(scale_max, torch.where(taught, high, 0.0).amax(dim=0))
+        x_world = x_world + (shift / measured.clamp_min(1)[:, None]).double()
+        return SurfacePoints(x_world, normalize(directions, dim=-1), views, scale_min, scale_max)
 
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:
@@ -176,44 +243,50 @@ def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:
     return slots, torch.minimum(uv.reshape(-1, 2), last)
 
 
-def _one_per_cell(x_world: Tensor, size: float) -> Tensor:
-    """Indices, in random order, of one point per occupied cell of edge `size` metres."""
-    order = torch.randperm(len(x_world), device=x_world.device)
-    cells = torch.floor(x_world[order] / size).long()
-    _, cell = torch.unique(cells, dim=0, return_inverse=True)
+def _dense_pixels(store: KeyframeStore, views: Views, radii: Tensor, max_points: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels of the views (V, L) of places with radii (L,): slots (R,), uv (R, 2) and the place (R,) of each.
+
+    Every place gets as many: where fewer keyframes show it, they are taken again, between their former pixels.
+    """
+    count, device = len(views.slots), radii.device
+    number = views.known.sum(dim=0).clamp_min(1)
+    turn = torch.arange(count, device=device)[:, None].expand_as(views.slots)
+    again, view = turn // number, turn % number
+    side = math.ceil((_OVERSAMPLING * max_points / count) ** 0.5)
+    axis = (torch.arange(side, device=device) + 0.5) / side * 2 - 1  # of the radius
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    grid = torch.stack([u, v], dim=-1).view(-1, 2) + 2 / side * (again / count)[..., None, None]  # (V, L, side^2, 2)
+    radius_px = radii * views.px_per_m.gather(0, view)
+    centre = views.uv.gather(0, view[..., None].expand_as(views.uv))
+    uv = centre[..., None, :] + radius_px[..., None, None] * grid
+    within = ((uv >= 0) & (uv <= uv.new_tensor([store.camera.width - 1, store.camera.height - 1]))).all(dim=-1)
+    taken = (within & views.known.any(dim=0)[:, None]).nonzero()
+    view_, place, _ = taken.unbind(dim=1)
+    slots = views.slots.gather(0, view)[view_, place]
+    return slots, uv[tuple(taken.unbind(dim=1))], place
+
+
+def _encoded_sizes(store: KeyframeStore) -> Tensor:
+    """(2, K) px: size of the smallest and largest crops of each keyframe that are encoded; inf and 0 without any."""
+    valid, sizes = store.host_valid, store.layout.sizes
+    smallest, largest = np.where(valid, sizes, np.inf).min(axis=1), np.where(valid, sizes, 0.0).max(axis=1)
+    device = store.images.device
+    return torch.from_numpy(np.stack([smallest, largest])).to(device, torch.float32)
+
+
+def _one_per_cell(cells: Tensor) -> Tensor:
+    """Indices, in random order, of one point per occupied cell: cells (N, C) are its coordinates, in cells."""
+    order = torch.randperm(len(cells), device=cells.device)
+    _, cell = torch.unique(torch.floor(cells[order]).long(), dim=0, return_inverse=True)
     first = torch.full((len(order),), len(order), device=order.device)
     first.scatter_reduce_(0, cell, torch.arange(len(order), device=order.device), "amin")
     return order[first[first < len(order)].sort().values]
 
 
-def _observed(
-    x_world: Tensor,
-    own_directions: Tensor,
-    store: KeyframeStore,
-    slots: Tensor,
-    config: MapperConfig,
-    crop_scale: CropScale,
-) -> SurfacePoints:
-    """What the keyframes slots (V,) say about points (N, 3): how many see each, from where, and at which scales.
-
-    A point that no keyframe sees is known from its own ray only, with no supervised scale.
-    """
-    N, device = len(x_world), x_world.device
-    crop_px = store.layout.sizes
-    views = torch.zeros(N, dtype=torch.int64, device=device)
-    directions = own_directions.clone()
-    scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
-    for slot, only in zip(slots.tolist(), slots.split(1), strict=True):
-        _, depth_z, sees = (seen[0] for seen in seen_by(store, only, x_world))
-        offsets = (x_world - store.poses[slot, :3, 3]).float()
-        views += sees
-        directions += torch.where(sees[:, None], offsets, 0)
-        if store.host_valid[slot].any():
-            sizes = crop_px[store.host_valid[slot]]
-            t = torch.linalg.vector_norm(offsets, dim=-1).clamp_min(1e-6)
-            low, high = crop_scale.asked(float(sizes[0]), float(sizes[-1]), t, depth_z / t, store.intrinsics[slot, 1])
-            scale_min = torch.where(sees, torch.minimum(scale_min, low), scale_min)
-            scale_max = torch.where(sees, torch.maximum(scale_max, high), scale_max)
-    directions = normalize(directions, dim=-1)
-    normals = local_normals(x_world, directions, config.surface.neighbours)
-    return SurfacePoints(x_world, normals, directions, views, scale_min, scale_max)
+def _first_of_each(place: Tensor, places: int, count: int) -> Tensor:
+    """Indices of the first `count` of each place (N,), place by place."""
+    order = torch.argsort(place, stable=True)
+    of_place = torch.bincount(place, minlength=places)
+    first = of_place.cumsum(0) - of_place
+    rank = torch.arange(len(place), device=place.device) - first[place[order]]
+    return order[rank < count]

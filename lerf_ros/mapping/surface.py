@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SurfacePoints:
     """N points on the mapped surface.
 
     Attributes:
         x_world: (N, 3) float64, metres, map frame.
-        normals: (N, 3) unit, pointing out of the surface, towards the cameras that saw it.
         view_directions: (N, 3) unit, mean direction from the cameras to the point.
         views: (N,) int64, number of keyframes that see the point.
         scale_min, scale_max: (N,) metres, the range of physical crop sizes that supervision has seen at the point;
@@ -26,7 +22,6 @@ class SurfacePoints:
     """
 
     x_world: Tensor
-    normals: Tensor
     view_directions: Tensor
     views: Tensor
     scale_min: Tensor
@@ -45,27 +40,34 @@ class SemanticSurface(Protocol):
     def points(self) -> SurfacePoints: ...
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
-        """Cosines (S, N, T) of the N points, seen at the scales (S,) in metres, with the unit text_embeds (T, D)."""
+        """Cosines (S, N, T) of the N points, seen at the scales (S,) in metres, or at (S, N), for each point its own,
+        with the unit text_embeds (T, D)."""
         ...
 
-    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> SemanticSurface | None:
-        """The surface within radius metres of a point (3,), with up to max_points points; None if there is no more to
-        see there."""
+    def closer(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
+        """The surface inside balls with centres (L, 3) m, map frame, and radii (L,) m, with up to max_points points
+        each, as many places at a time as memory allows. Nothing, or no points of a place, where there is no more to
+        see."""
+        ...
+
+    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> CropsAt | None:
+        """What the keyframes' own crops say at a few points (P, 3) about text_embeds (P, T, D), for each point its own;
+        None where there is nothing beside `similarity`."""
         ...
 
 
-def local_normals(x_world: Tensor, view_directions: Tensor, neighbours: int) -> Tensor:
-    """Unit normals (N, 3) from the local plane of each point, turned against the viewing direction.
+class CropsAt(NamedTuple):
+    """R sights of points by keyframes, in crops of L sizes: point (R,) int64; similarity (R, L, 4, T), cosines of the
+    four crops around; weights (R, L, 4), bilinear; encoded (R, L) bool, whether crops of that size are there."""
 
-    The normal is the eigenvector of the smallest eigenvalue of the covariance of the `neighbours` nearest points
-    (Hoppe et al. 1992). Fewer than three points have no plane: the reversed viewing direction stands in.
-    """
-    if len(x_world) < 3:
-        return -view_directions
-    x = (x_world - x_world.mean(dim=0)).cpu()
-    _, index = cKDTree(x.numpy()).query(x.numpy(), k=min(neighbours, len(x)))
-    patch = x[torch.from_numpy(index)]
-    patch = patch - patch.mean(dim=1, keepdim=True)
-    normals = torch.linalg.eigh(patch.transpose(1, 2) @ patch).eigenvectors[:, :, 0].to(view_directions)
-    away = (normals * view_directions).sum(dim=-1, keepdim=True) > 0
-    return torch.where(away, -normals, normals)
+    point: Tensor
+    similarity: Tensor
+    weights: Tensor
+    encoded: Tensor
+
+
+class Closer(NamedTuple):
+    """A closer look at several places: their points, and the place of each, (N,) int64 ascending index of the ball."""
+
+    surface: SemanticSurface
+    place: Tensor

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,9 +15,8 @@ from lerf_ros.geometry.camera import directions_from_uv
 from lerf_ros.mapping.config import VoxelConfig
 from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
 from lerf_ros.mapping.frame import Frame
-from lerf_ros.mapping.surface import SurfacePoints, local_normals
+from lerf_ros.mapping.surface import Closer, SurfacePoints
 
-_NEIGHBOURS = 12  # voxels per local plane
 _AXIS_BITS = 21  # of a voxel's key per axis: two million voxels each way
 
 
@@ -82,11 +80,12 @@ class VoxelMap:
         self._directions.index_add_(0, rows, directions.float())
         self._pixels.index_add_(0, rows, torch.ones_like(depth_z))
         self._views[torch.unique(rows)] += 1
-        crops = self.layout, embeds.to(device), valid.cpu().numpy()
-        scales = self._means.add(rows, *crops, uv, depth_z, frame.camera.fy)
-        if scales.shape[1]:
-            self._scale_min.scatter_reduce_(0, rows, scales.amin(dim=1), "amin")
-            self._scale_max.scatter_reduce_(0, rows, scales.amax(dim=1), "amax")
+        embeds, one = embeds.to(device)[None], torch.zeros_like(rows)
+        for level in valid.nonzero()[:, 0].tolist():
+            scales = self.layout.levels[level].crop_px * depth_z / frame.camera.fy
+            self._means.add(rows, self.layout.at_level(embeds, level, one, uv), scales)
+            self._scale_min.scatter_reduce_(0, rows, scales, "amin")
+            self._scale_max.scatter_reduce_(0, rows, scales, "amax")
 
     def surface(self) -> VoxelSurface:
         """The map as it is now. Voxels without any embedding yet are left out."""
@@ -96,7 +95,6 @@ class VoxelMap:
         directions = normalize(self._directions[rows], dim=-1)
         points = SurfacePoints(
             x_world=x_world,
-            normals=local_normals(x_world, directions, _NEIGHBOURS),
             view_directions=directions,
             views=self._views[rows],
             scale_min=self._scale_min[rows],
@@ -140,5 +138,9 @@ class VoxelSurface:
         """Cosines (S, N, T)."""
         return self.crops.similarity(scales, text_embeds)
 
-    def closer(self, centre: NDArray[np.float64], radius: float, max_points: int) -> None:
+    def closer(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
         """There are no finer voxels."""
+        return iter(())
+
+    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> None:
+        """Voxels say it all."""

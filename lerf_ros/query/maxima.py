@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from scipy.special import expit
 from torch import Tensor
 
 from lerf_ros.mapping.surface import SurfacePoints
-from lerf_ros.query.neighbourhood import Neighbourhood
+from lerf_ros.query.neighbourhood import Neighbourhood, component
 from lerf_ros.query.relevancy import supervised
+from lerf_ros.query.sweep import Sweep
+from lerf_ros.query.target_pose import plane_normal
 
 REGION_LEVEL = 0.6  # of the height of a maximum above the map's median; what is lower does not belong to its region
 CORE_LEVEL = 0.97  # of the same height: where a region's position is sought; the middle of a ring is no part of it
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """How well one text fits N surface points at S scales.
-
-    Attributes:
-        scales: (S,) m.
-        ranks: (S, N), by which places are compared: k (e.q - contrast max_i e.c_i). Unlike relevancy it does not
-            saturate over whole tables.
-        offset: (S, N), to be taken off for the logit of relevancy: k (1 - contrast) max_i e.c_i.
-    """
-
-    scales: Tensor
-    ranks: Tensor
-    offset: Tensor
 
 
 class Floor(NamedTuple):
@@ -74,99 +62,161 @@ class Region:
         return float(np.ptp(self.covered, axis=0).max())
 
 
+@dataclass(frozen=True)
+class Heights:
+    """A sweep, smoothed over the surface.
+
+    Attributes:
+        sweep: as it was.
+        values: (S, N) ranks averaged over each point's neighbourhood; -inf where a point was never trained at a scale:
+            it neither answers there nor counts for its neighbours.
+        own: (S, N) ranks as they are.
+        relevancy: scale index -> (N,) relevancy there, averaged alike, and its median.
+    """
+
+    sweep: Sweep
+    values: NDArray[np.float32]
+    own: NDArray[np.float32]
+    relevancy: Callable[[int], tuple[NDArray[np.float32], float]]
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """What growing regions needs of N points, on the host, and what it gives back of them."""
+
+    x_world: NDArray[np.float64]
+    view_directions: NDArray[np.float64]
+    members: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    graph: csr_matrix
+    first: int = 0  # the point of the graph that they begin with
+
+    def part(self, within: slice) -> _Surface:
+        """Some of the points, all of a place."""
+        if within == slice(None):
+            return self
+        return _Surface(
+            self.x_world[within],
+            self.view_directions[within],
+            self.members[within] - within.start,
+            self.counts[within],
+            self.graph,
+            within.start,
+        )
+
+    def component(self, seed: int, member: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return component(self.graph, seed, member, self.first)
+
+
 class MaximaFinder:
-    """Finds maxima on one set of surface points, for any number of texts. All values are smoothed over the surface.
+    """Finds maxima on one set of surface points, for any number of texts.
 
     Args:
         min_support, prominence: see `targets.QueryOptions`.
+        place: (N,) int64, ascending: of points that lie in several places, see `Neighbourhood`.
     """
 
-    def __init__(self, points: SurfacePoints, min_support: int, prominence: float) -> None:
+    def __init__(self, points: SurfacePoints, min_support: int, prominence: float, place: Tensor | None = None) -> None:
         self._points = points
         self._min_support, self._prominence = min_support, prominence
-        self._neighbourhood = Neighbourhood(points.x_world)
-        self._x_world = points.x_world.detach().cpu().double().numpy()
-        self._normals = points.normals.detach().cpu().double().numpy()
-        self._view_directions = points.view_directions.detach().cpu().double().numpy()
+        self._neighbourhood = near = Neighbourhood(points.x_world, place=place)
+        x_world, view_directions = (
+            values.detach().cpu().double().numpy() for values in (points.x_world, points.view_directions)
+        )
+        self._surface = _Surface(x_world, view_directions, near.members, near.counts, near.graph)
         self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
         self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does
 
-    def regions(self, sweep: Sweep, floor: Floor | None = None) -> Iterator[Region]:
-        """Regions of one text, best first.
-
-        Args:
-            floor: what heights are measured from; None: the medians of these points.
-        """
+    def heights(self, sweep: Sweep) -> Heights:
+        """A sweep over the points, smoothed."""
         if self._scales is not sweep.scales:  # texts that are asked together share them
             self._scales = sweep.scales
             self._valid = supervised(sweep.scales, self._points.scale_min, self._points.scale_max).float()
             self._shares = self._neighbourhood.smooth(self._valid).clamp_min(1e-6)
-        values = self._smoothed(sweep.ranks, slice(None)).cpu().numpy()
-        own = sweep.ranks.cpu().numpy()
+        valid, shares = self._valid, self._shares
+
+        def smoothed(values: Tensor, scales: int | slice) -> Tensor:
+            means = self._neighbourhood.smooth(values * valid[scales]) / shares[scales]
+            return torch.where(valid[scales] > 0, means, -torch.inf)
+
+        @lru_cache
+        def relevancy(s: int) -> tuple[NDArray[np.float32], float]:
+            values = expit(smoothed(sweep.ranks[s] - sweep.offset[s], s).cpu().numpy())
+            return values, float(np.median(values))
+
+        return Heights(sweep, smoothed(sweep.ranks, slice(None)).cpu().numpy(), sweep.ranks.cpu().numpy(), relevancy)
+
+    def regions(self, heights: Heights, floor: Floor | None = None, within: slice = slice(None)) -> Iterator[Region]:
+        """Regions of one text, best first.
+
+        Args:
+            floor: what heights are measured from; None: the medians of these points.
+            within: the points of one place.
+        """
+        surface, values, own = self._surface.part(within), heights.values[:, within], heights.own[:, within]
         peak = values.max(axis=0)
         if not np.isfinite(peak).any():
             return
         rank_floor = float(np.median(peak[np.isfinite(peak)])) if floor is None else floor.rank
-        candidate = np.isfinite(peak) & (self._neighbourhood.counts >= self._min_support)  # known and not stray
+        candidate = np.isfinite(peak) & (surface.counts >= self._min_support)  # known and not stray
         claimed = np.zeros(peak.shape, bool)  # by a maximum that was looked at
         while (candidate & ~claimed).any():
             seed = int(np.argmax(np.where(candidate & ~claimed, peak, -np.inf)))
             if peak[seed] < rank_floor:
                 return  # below the map's median nothing stands out
-            ridge = self._neighbourhood.component(seed, peak >= level(peak[seed], rank_floor, self._prominence))
-            region, s = self._grown(seed, values, rank_floor)
+            ridge = surface.component(seed, peak >= level(peak[seed], rank_floor, self._prominence))
+            region, s = _grown(surface, seed, values, rank_floor)
             # A region that only smoothing has made is a stray value.
             support = int((own[s, region] >= values[s, region].min()).sum())
             if not claimed[ridge].any() and support >= self._min_support:
-                relevancy = expit(self._smoothed(sweep.ranks[s] - sweep.offset[s], s).cpu().numpy())
-                base = Floor(rank_floor, float(np.median(relevancy))) if floor is None else floor
-                yield self._region(region, values[s], relevancy, support, base, float(sweep.scales[s]))
+                relevancy, median = heights.relevancy(s)
+                base = Floor(rank_floor, median) if floor is None else floor
+                scales = heights.sweep.scales
+                scale = float(scales[s] if scales.ndim == 1 else scales[s, within.start])
+                yield _region(surface, region, values[s], relevancy[within], support, base, scale)
             claimed[region] = claimed[ridge] = True
 
-    def _smoothed(self, values: Tensor, scales: int | slice) -> Tensor:
-        """Values (..., N) at some of the scales, averaged over each neighbourhood; -inf where a point was never trained
-        at a scale: it neither answers there nor counts for its neighbours."""
-        valid = self._valid[scales]
-        smoothed = self._neighbourhood.smooth(values * valid) / self._shares[scales]
-        return torch.where(valid > 0, smoothed, -torch.inf)
 
-    def _grown(self, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:
-        """Grows the region of a maximum, at the scale at which that region as a whole answers best."""
-        region = self._grow(seed, values[int(np.argmax(values[:, seed]))], floor)
-        known = values[:, region]
-        scale_index = int(np.argmax(np.where(np.isfinite(known), known, floor).mean(axis=1)))
-        seed = int(region[np.argmax(values[scale_index, region])])
-        return self._grow(seed, values[scale_index], floor), scale_index
+def _grown(surface: _Surface, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:
+    """The region of a maximum, at the scale at which that region as a whole answers best."""
+    region = _grow(surface, seed, values[int(np.argmax(values[:, seed]))], floor)
+    known = values[:, region]
+    s = int(np.argmax(np.where(np.isfinite(known), known, floor).mean(axis=1)))
+    seed = int(region[np.argmax(values[s, region])])
+    return _grow(surface, seed, values[s], floor), s
 
-    def _grow(self, seed: int, values: NDArray[np.float32], floor: float) -> NDArray[np.int64]:
-        return self._neighbourhood.component(seed, values >= level(values[seed], floor, REGION_LEVEL))
 
-    def _region(
-        self,
-        region: NDArray[np.int64],
-        values: NDArray[np.float32],
-        relevancy: NDArray[np.float32],
-        support: int,
-        floor: Floor,
-        scale: float,
-    ) -> Region:
-        seed = int(region[np.argmax(values[region])])
-        core = self._neighbourhood.component(seed, values >= level(values[seed], floor.rank, CORE_LEVEL))
-        weights = values[core] - values[core].min() + 1e-6
-        centre = np.average(self._x_world[core], axis=0, weights=weights)
-        nearest = core[int(np.argmin(np.linalg.norm(self._x_world[core] - centre, axis=1)))]
-        half_height = min(level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
-        return Region(
-            position=self._x_world[nearest],
-            normal=self._normals[nearest],
-            view_direction=self._view_directions[nearest],
-            covered=self._x_world[self._neighbourhood.component(seed, relevancy >= half_height)],
-            height=float(values[seed]),
-            relevancy=float(relevancy[seed]),
-            scale=scale,
-            support=support,
-            floor=floor,
-        )
+def _grow(surface: _Surface, seed: int, values: NDArray[np.float32], floor: float) -> NDArray[np.int64]:
+    return surface.component(seed, values >= level(values[seed], floor, REGION_LEVEL))
+
+
+def _region(
+    surface: _Surface,
+    region: NDArray[np.int64],
+    values: NDArray[np.float32],
+    relevancy: NDArray[np.float32],
+    support: int,
+    floor: Floor,
+    scale: float,
+) -> Region:
+    x_world = surface.x_world
+    seed = int(region[np.argmax(values[region])])
+    core = surface.component(seed, values >= level(values[seed], floor.rank, CORE_LEVEL))
+    weights = values[core] - values[core].min() + 1e-6
+    centre = np.average(x_world[core], axis=0, weights=weights)
+    nearest = core[int(np.argmin(np.linalg.norm(x_world[core] - centre, axis=1)))]
+    half_height = min(level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
+    return Region(
+        position=x_world[nearest],
+        normal=plane_normal(x_world[surface.members[nearest]], surface.view_directions[nearest]),
+        view_direction=surface.view_directions[nearest],
+        covered=x_world[surface.component(seed, relevancy >= half_height)],
+        height=float(values[seed]),
+        relevancy=float(relevancy[seed]),
+        scale=scale,
+        support=support,
+        floor=floor,
+    )
 
 
 def level(peak: float, floor: float, share: float) -> float:

@@ -32,23 +32,38 @@ def relevancy_logit(similarity: Tensor, canonical_similarity: Tensor, k: float) 
     return k * (similarity - canonical_similarity.amax(dim=-1, keepdim=True))
 
 
-def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int) -> Tensor:
-    """Scales (steps,) in m, evenly spaced in log scale over everything that supervision has seen, smallest first.
+def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int, place: Tensor | None = None) -> Tensor:
+    """Scales in m, evenly spaced in log scale over everything that supervision has seen, smallest first.
 
     Args:
         scale_min, scale_max: (N,) m, the supervised range of each surface point; empty (min > max) where no crop has
-            been encoded. At least one range must not be empty.
+            been encoded.
+        place: (N,) int64 of points that lie in several places; None: all are in one.
+
+    Returns:
+        (steps,), or with places (steps, N), for each point those of its place. Without any supervision: all 1.
     """
     known = scale_min <= scale_max
-    low, high = scale_min[known].min().log(), scale_max[known].max().log()
-    return torch.linspace(0.0, 1.0, steps, device=scale_min.device).mul(high - low).add(low).exp()
+    low = torch.where(known, scale_min, torch.inf).log()
+    high = torch.where(known, scale_max, 0.0).log()
+    if place is None:
+        low, high = low.amin(), high.amax()
+    else:
+        places = int(place.max()) + 1
+        low = low.new_full((places,), torch.inf).scatter_reduce_(0, place, low, "amin")[place]
+        high = high.new_full((places,), -torch.inf).scatter_reduce_(0, place, high, "amax")[place]
+    low, high = torch.where(low <= high, low, 0.0), torch.where(low <= high, high, 0.0)
+    share = torch.linspace(0.0, 1.0, steps, device=scale_min.device)
+    return torch.lerp(low, high, share if place is None else share[:, None]).exp()
 
 
 def supervised(scales: Tensor, scale_min: Tensor, scale_max: Tensor) -> Tensor:
-    """(S, N) True where a point was trained at about that scale: the sweep's nearest step to its range always counts.
+    """(S, N) True where a point was trained at about that scale, of (S,) or (S, N): the sweep's nearest step to its
+    range always counts.
 
     A network asked outside the range it was trained on answers with an extrapolation.
     """
+    scales = scales if scales.ndim == 2 else scales[:, None]
     half_step = (scales[-1] / scales[0]) ** (0.5 / max(len(scales) - 1, 1))
     known = scale_min <= scale_max
-    return known & (scales[:, None] * half_step >= scale_min) & (scales[:, None] <= scale_max * half_step)
+    return known & (scales * half_step >= scale_min) & (scales <= scale_max * half_step)

@@ -34,6 +34,19 @@ def target_axes(normal: Vector, view_direction: Vector, up: Vector) -> NDArray[n
     return np.stack([x, np.cross(z, x), z], axis=1)
 
 
+def plane_normal(points: Vector, view_direction: Vector) -> Vector:
+    """Unit normal (3,) of the plane through points (N, 3), turned against the viewing direction (3,).
+
+    It is the eigenvector of the smallest eigenvalue of their covariance (Hoppe et al. 1992). Fewer than three points
+    have no plane: the reversed viewing direction stands in.
+    """
+    if len(points) < 3:
+        return -view_direction
+    centred = points - points.mean(axis=0)
+    normal = np.linalg.eigh(centred.T @ centred).eigenvectors[:, 0]
+    return -normal if normal @ view_direction > 0 else normal
+
+
 def extent(points: Vector, axes: NDArray[np.float64]) -> Vector:
     """Size (3,) in m of a region (N, 3) along the axes: the 2 to 98 % range, so that stray points do not count."""
     low, high = np.percentile(points @ axes, [2.0, 98.0], axis=0)

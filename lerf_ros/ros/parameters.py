@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 from lerf_ros.geometry.poses import AXES, pose_from_quaternion
 from lerf_ros.mapping.config import PRESETS, MapperConfig
-from lerf_ros.query.targets import QueryOptions
+from lerf_ros.query.options import QueryOptions
 from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
 from lerf_ros.ros.conversions import CameraMount
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from lerf_ros.mapping.frame import Frame
-from lerf_ros.query.targets import Answer, QueryOptions, find_targets
+from lerf_ros.query.options import QueryOptions
+from lerf_ros.query.targets import Answer, find_targets
 from lerf_ros.ros.drops import DropCounter, DropReason
 
 if TYPE_CHECKING:  # the worker only calls it

@@ -25,56 +25,69 @@ def close_ups(online):
     return CloseUps(online.mapper.config.close_up, online.mapper.store, online.encoder)
 
 
+def around(close_ups, slot, uv=UV, least_px=0.0):
+    """Levels (L,) that are encoded at all of the pixels."""
+    valid = close_ups.around(slot, uv, np.full(len(uv), least_px, np.float32))
+    assert (valid == valid[0]).all()
+    return valid[0]
+
+
+def crops_around(layout, uv):
+    return [layout.around(level, uv) for level in range(len(layout.levels))]
+
+
 def test_crops_around_pixels_have_the_embeddings_of_their_own_pixels(online, close_ups):
-    (embeds, valid), layout = close_ups.around(1, UV), close_ups.layout
-    assert valid.all()
+    assert around(close_ups, 1).all()
+    layout, embeds = close_ups.layout, close_ups._embeds[0]
     image = online.mapper.store.images[1].permute(2, 0, 1).float() / 255
-    for index, (level, crops) in enumerate(zip(layout.levels, layout.around(UV), strict=True)):
+    for index, (level, crops) in enumerate(zip(layout.levels, crops_around(layout, UV), strict=True)):
         expected = normalize(layout.crops(image, index, size=8).mean(dim=(2, 3)), dim=1)
         torch.testing.assert_close(embeds[crops].float(), expected[crops - level.offset], atol=2e-3, rtol=0)
     assert max(online.encoder.batches) <= 7
 
 
 def test_no_crop_is_encoded_twice(online, close_ups):
-    close_ups.around(1, UV)
+    around(close_ups, 1)
     encoded = sum(online.encoder.batches)
-    assert encoded == sum(len(crops) for crops in close_ups.layout.around(UV))
-    close_ups.around(1, UV[:1])
+    assert encoded == sum(len(crops) for crops in crops_around(close_ups.layout, UV))
+    around(close_ups, 1, UV[:1])
     assert sum(online.encoder.batches) == encoded and 0 not in online.encoder.batches
-    close_ups.around(1, UV + 9.0)
-    both = close_ups.layout.around(np.concatenate([UV, UV + 9.0]))
+    around(close_ups, 1, UV + 9.0)
+    both = crops_around(close_ups.layout, np.concatenate([UV, UV + 9.0]))
     assert sum(online.encoder.batches) == sum(len(crops) for crops in both)
 
 
 def test_small_crops_are_left_out_where_they_are_not_wanted(online, close_ups):
     sizes = close_ups.layout.sizes.tolist()
-    assert close_ups.around(1, UV, least_px=sizes[3])[1].tolist() == [size >= sizes[3] for size in sizes]
-    assert sum(online.encoder.batches) == sum(len(crops) for crops in close_ups.layout.around(UV)[3:])
-    assert close_ups.around(1, UV, least_px=1e4)[1].tolist() == [False] * (len(sizes) - 1) + [True]
+    assert around(close_ups, 1, least_px=sizes[3]).tolist() == [size >= sizes[3] for size in sizes]
+    assert sum(online.encoder.batches) == sum(len(crops) for crops in crops_around(close_ups.layout, UV)[3:])
+    assert around(close_ups, 1, least_px=1e4).tolist() == [False] * (len(sizes) - 1) + [True]
 
 
 def test_a_look_encodes_no_more_than_it_may_and_the_largest_crops_first(online):
     layout = CloseUps(online.mapper.config.close_up, online.mapper.store, online.encoder).layout
-    needed = [len(crops) for crops in layout.around(UV)]
+    needed = [len(crops) for crops in crops_around(layout, UV)]
     for levels in range(1, len(needed) + 1):
         allowed = sum(needed[-levels:])
         config = online.mapper.config.override({"close_up.crops": allowed}).close_up
         online.encoder.batches.clear()
         close_ups = CloseUps(config, online.mapper.store, online.encoder)
-        valid = close_ups.around(0, UV)[1]
+        valid = around(close_ups, 0)
         assert valid.tolist() == [n >= len(needed) - levels for n in range(len(needed))]
         assert sum(online.encoder.batches) == allowed
         for _ in needed:  # what is there is no work: a look at the same place again goes on where that one ended
-            valid = close_ups.around(0, UV)[1]
+            valid = around(close_ups, 0)
         assert valid.all()
 
 
 def test_a_new_keyframe_in_the_slot_is_encoded_anew(box, online, close_ups):
-    before = close_ups.around(0, UV)[0].clone()
+    around(close_ups, 0)
+    before = close_ups._embeds[0].clone()
     store = online.mapper.store
     store.images[0] = 255 - store.images[0]
     store.generations[0] += 1
-    assert (close_ups.around(0, UV)[0] - before).abs().max() > 0.1
+    around(close_ups, 0)
+    assert (close_ups._embeds[close_ups._row(0)] - before).abs().max() > 0.1
 
 
 def test_what_was_not_looked_at_for_longest_makes_room(box, online):
@@ -89,7 +102,7 @@ def test_what_was_not_looked_at_for_longest_makes_room(box, online):
 
     def encoded(slot):
         before = sum(online.encoder.batches)
-        close_ups.around(slot, UV)
+        around(close_ups, slot)
         return sum(online.encoder.batches) > before
 
     assert [encoded(slot) for slot in (0, 1, 0, 2, 0, 1)] == [True, True, False, True, False, True]
@@ -104,7 +117,7 @@ def test_a_closer_look_at_the_box_shows_its_colours(box, online):
             online.mapper.store.finish_level(slot, 1, index)
     surface = online.surface(300)
     centre = surface.points.x_world[int(surface.points.views.argmax())].numpy()
-    closer = surface.closer(centre, 0.4, 200)
+    ((closer, _),) = surface.closer(torch.from_numpy(centre)[None], torch.tensor([0.4]), 200)
     known = closer.crop_shares > 0
     colours = normalize(torch.from_numpy(box.colour(closer.points.x_world.numpy())).float(), dim=-1)
     crops = closer.crops.similarity(torch.tensor([0.1]), colours)[0].diagonal()
@@ -122,7 +135,8 @@ def test_a_crop_is_about_what_is_in_front_at_its_middle(online, close_ups):
     fx, fy, cx, cy = store.intrinsics[0].double()
     x_camera = torch.stack([(u - cx) / fx * z, (v - cy) / fy * z, z], dim=1)
     x_world = x_camera @ store.poses[0, :3, :3].T + store.poses[0, :3, 3]
-    means, seen = close_ups.means(x_world, torch.tensor([0]), torch.tensor([0.0]))
+    one = torch.zeros(1, len(u))
+    means, seen = close_ups.means(x_world, one.long(), one == 0, one)
     assert seen.all() and wall_z.min() > 1.2
     sizes = torch.from_numpy(close_ups.layout.sizes)
     assert means.counts.sum(dim=1)[[0, 1, 3]].tolist() == [len(sizes)] * 3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lerf_ros.mapping import extraction
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.mapper import Mapper
 
@@ -48,8 +49,7 @@ def test_surface_points_lie_on_the_walls_and_face_the_cameras(box, mapper):
     wall = distance.argmin(axis=1)
     inward = np.zeros_like(x)
     inward[np.arange(len(x)), wall] = -np.sign(x[np.arange(len(x)), wall])
-    assert np.median((points.normals.numpy() * inward).sum(axis=1)) > 0.9
-    assert ((points.normals * points.view_directions).sum(dim=1) <= 1e-6).all()
+    assert np.median((points.view_directions.numpy() * inward).sum(axis=1)) < -0.6
     torch.testing.assert_close(points.view_directions.norm(dim=1), torch.ones(len(x)), atol=1e-4, rtol=0)
 
 
@@ -71,10 +71,17 @@ def test_views_and_scales_are_those_of_the_keyframes_that_see_a_point(box, mappe
             np.testing.assert_allclose(float(points.scale_max[n]), max(scales), rtol=0.02)
 
 
+def looked(surface, centres, radii, points):
+    """The surface of a closer look at one place."""
+    (closer,) = surface.closer(torch.from_numpy(np.stack(centres)), torch.tensor(radii), points)
+    assert (closer.place == 0).all()
+    return closer.surface
+
+
 def test_a_closer_look_is_denser_and_on_the_surface_inside_the_ball(mapper):
     surface = mapper.surface(300)
     centre, radius = surface.points.x_world[17].numpy(), 0.4
-    closer = surface.closer(centre, radius, 400)
+    closer = looked(surface, [centre], [radius], 400)
     x = closer.points.x_world.numpy()
     inside = np.linalg.norm(surface.points.x_world.numpy() - centre, axis=1) <= radius
     assert 3 * inside.sum() < len(x) <= 400
@@ -88,7 +95,7 @@ def test_a_closer_look_asks_the_embeddings_of_close_ups_as_well(box, mapper):
     share = torch.tensor(mapper.config.close_up.share)
     surface = mapper.surface(300, CloseUps(mapper.config.close_up, mapper.store, SidesEncoder()))
     left = int((surface.points.x_world[:, 0] + 2.0).abs().argmin())
-    closer = surface.closer(surface.points.x_world[left].numpy(), 0.3, 200)
+    closer = looked(surface, [surface.points.x_world[left].numpy()], [0.3], 200)
     scales = torch.tensor([0.4, 0.8])
     field, crops = closer.features.similarity(scales, EMBEDS), closer.crops.similarity(scales, EMBEDS)
     shares = closer.crop_shares[:, None]
@@ -97,8 +104,48 @@ def test_a_closer_look_asks_the_embeddings_of_close_ups_as_well(box, mapper):
     assert crops[:, closer.crop_shares > 0, 0].mean() > 0.95  # all that this encoder sees is "left"
 
 
+def test_several_places_are_looked_at_as_each_alone(mapper):
+    points = mapper.surface(300).points.x_world
+    centres, radii = points[[17, 60, 17]], torch.tensor([0.4, 0.25, 0.2])
+    torch.manual_seed(0)
+    ((surface, place),) = mapper.surface(300).closer(centres, radii, 150)
+    assert (place.diff() >= 0).all() and place.unique().tolist() == [0, 1, 2]
+    for number in range(3):
+        own = surface.points.x_world[place == number]
+        assert ((own - centres[number]).norm(dim=1) <= radii[number] + 0.03).all()
+        torch.manual_seed(0)
+        ((alone, _),) = mapper.surface(300).closer(centres[[number]], radii[[number]], 150)
+        assert len(own) == pytest.approx(len(alone.points.x_world), rel=0.15)
+        assert torch.cdist(own, alone.points.x_world).amin(dim=1).max() < 0.15
+
+
+def test_points_are_moved_to_where_the_keyframes_measured_the_surface(mapper, monkeypatch):
+    """The walls themselves are the truth; depth is that of the nearest pixel, exact but for its 16 bits."""
+
+    def error(within):
+        monkeypatch.setattr(extraction, "_MEASURED_WITHIN", within)
+        mapper.version += 1
+        torch.manual_seed(0)
+        x = mapper.surface(1500).points.x_world.numpy()
+        return np.median(np.abs(np.abs(x) - np.array([2.0, 1.5, 2.0])).min(axis=1))
+
+    rendered = error(-1.0)
+    assert error(0.01) < 0.7 * rendered
+
+
+def test_crops_at_a_point_are_those_of_the_keyframes_that_see_it(box, mapper):
+    surface = mapper.surface(300, CloseUps(mapper.config.close_up, mapper.store, SidesEncoder()))
+    far_left = int(surface.points.x_world[:, 0].argmin())
+    x = surface.points.x_world[[far_left]]
+    crops = surface.crops_at(x, EMBEDS[None])
+    assert len(crops.point) == int(surface.points.views[far_left]) > 0 and crops.encoded.all()
+    torch.testing.assert_close(crops.weights.sum(dim=-1), torch.ones(crops.weights.shape[:2]))
+    assert (crops.similarity[..., 0] > 0.99).float().mean() > 0.9  # all around it lies at x < 0
+    assert mapper.surface(300).crops_at(x, EMBEDS[None]) is None  # the field alone
+
+
 def test_there_is_no_closer_look_where_no_keyframe_sees(mapper):
-    assert mapper.surface(300).closer(np.array([0.0, 0.0, 50.0]), 0.3, 100) is None
+    assert list(mapper.surface(300).closer(torch.tensor([[0.0, 0.0, 50.0]]), torch.tensor([0.3]), 100)) == []
 
 
 def test_the_surface_is_kept_until_the_map_changes(mapper):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lerf_ros.query.target_pose import extent, target_axes
+from lerf_ros.query.target_pose import extent, plane_normal, target_axes
 
 UP = np.array([0.0, 0.0, 1.0])
 
@@ -34,3 +34,12 @@ def test_extent_is_measured_along_the_axes_and_ignores_a_stray_point():
     rotation = target_axes(np.array([1.0, 2.0, 0.0]), np.array([0.0, 1.0, 0.0]), UP)
     points = np.vstack([box @ rotation.T, [[9.0, 9.0, 9.0]]])
     assert extent(points, rotation) == pytest.approx(np.array([0.4, 0.2, 0.1]) * 0.96, rel=0.02)
+
+
+def test_the_normal_is_that_of_the_plane_and_faces_the_viewer():
+    axes = target_axes(np.array([0.3, -0.8, 0.2]), np.array([0.0, 1.0, -0.5]), UP)  # x is the normal
+    flat = np.random.default_rng(0).normal(size=(16, 3)) * [0.001, 1.0, 1.0]
+    for view in (axes[:, 0] + 0.2 * axes[:, 1], -axes[:, 0]):
+        normal = plane_normal(2.0 + flat @ axes.T, view)
+        assert abs(normal @ axes[:, 0]) == pytest.approx(1.0, abs=1e-4) and normal @ view < 0
+    assert plane_normal(flat[:2], UP) == pytest.approx(-UP)

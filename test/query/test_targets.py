@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.csgraph import connected_components
 
-from lerf_ros.mapping.surface import SurfacePoints
-from lerf_ros.query.neighbourhood import Neighbourhood
-from lerf_ros.query.targets import QueryError, QueryOptions, find_targets
+from lerf_ros.mapping.surface import Closer, CropsAt, SurfacePoints
+from lerf_ros.query.neighbourhood import Neighbourhood, component
+from lerf_ros.query.options import QueryOptions
+from lerf_ros.query.targets import QueryError, find_targets
 
 WORDS = ("table", "mug", "book", "object", "bear", "head")
 
@@ -37,7 +39,6 @@ class DiscTable:
         view = torch.tensor([1.0, 0.0, -1.0]) / 2**0.5
         self.points = SurfacePoints(
             x_world=torch.cat([xy, torch.full((n, 1), 0.7)], 1),
-            normals=torch.tensor([0.0, 0.0, 1.0]).expand(n, 3),
             view_directions=view.expand(n, 3),
             views=torch.ones(n, dtype=torch.long),
             scale_min=torch.full((n,), 0.05),
@@ -50,15 +51,20 @@ class DiscTable:
         embeds[..., WORDS.index("table")] = 0.3
         for centre, radius, word, strength, (low, high) in self._discs:
             inside = (self.points.x_world[:, :2] - torch.tensor(centre)).norm(dim=1) <= radius
-            at_scale = (scales >= low) & (scales <= high)
-            embeds[..., WORDS.index(word)] += strength * (at_scale[:, None] & inside)
+            at_scale = ((scales >= low) & (scales <= high)).view(len(scales), -1)
+            embeds[..., WORDS.index(word)] += strength * (at_scale & inside)
         return embeds @ text_embeds.T
 
-    def closer(self, centre, radius, max_points):
-        closer = DiscTable(self._discs, spacing=0.005)
-        near = (closer.points.x_world - torch.from_numpy(centre)).norm(dim=1) <= radius
-        closer.points = SurfacePoints(*(getattr(closer.points, field.name)[near] for field in fields(SurfacePoints)))
-        return closer
+    def closer(self, centres, radii, max_points):
+        for number, (centre, radius) in enumerate(zip(centres, radii, strict=True)):
+            closer = DiscTable(self._discs, spacing=0.005)
+            near = (closer.points.x_world - centre).norm(dim=1) <= radius
+            near_points = (getattr(closer.points, field.name)[near] for field in fields(SurfacePoints))
+            closer.points = SurfacePoints(*near_points)
+            yield Closer(closer, torch.full((int(near.sum()),), number))
+
+    def crops_at(self, x_world, text_embeds):
+        return None
 
 
 ALL = (0.0, 9.0)
@@ -126,7 +132,7 @@ def test_stray_points_beside_a_disc_do_not_hide_it():
         x_world=torch.cat([p.x_world, lonely]),
         **{
             name: torch.cat([getattr(p, name), getattr(p, name)[:2]])
-            for name in ("normals", "view_directions", "views", "scale_min", "scale_max")
+            for name in ("view_directions", "views", "scale_min", "scale_max")
         },
     )
     neighbourhood = Neighbourhood(table.points.x_world, radius=0.065)
@@ -167,8 +173,8 @@ def test_neighbourhood_smooths_and_connects_over_gaps_below_its_radius_only():
     x = torch.tensor([[0.00, 0, 0], [0.01, 0, 0], [0.02, 0, 0], [0.10, 0, 0], [0.11, 0, 0]])
     near = Neighbourhood(x, radius=0.015)
     assert near.smooth(torch.tensor([0.0, 3.0, 0.0, 1.0, 1.0])).tolist() == pytest.approx([1.5, 1.0, 1.5, 1.0, 1.0])
-    assert near.component(0, np.ones(5, bool)).tolist() == [0, 1, 2]
-    assert near.component(2, np.array([True, False, True, True, True])).tolist() == [2]
+    assert component(near.graph, 0, np.ones(5, bool)).tolist() == [0, 1, 2]
+    assert component(near.graph, 2, np.array([True, False, True, True, True])).tolist() == [2]
 
 
 def test_a_closer_look_finds_what_is_smaller_than_the_spacing_of_the_map():
@@ -184,8 +190,8 @@ def test_a_closer_look_finds_what_is_smaller_than_the_spacing_of_the_map():
 
 def test_a_closer_look_at_nothing_keeps_what_the_map_shows():
     class Blind(DiscTable):
-        def closer(self, centre, radius, max_points):
-            return None
+        def closer(self, centres, radii, max_points):
+            return iter(())
 
     blind, seen = (
         find_targets(table([((0.4, -0.3), 0.1, "mug", 0.9, ALL)]), WordEncoder(), ["mug"])[0].targets[0]
@@ -226,3 +232,41 @@ def test_maxima_within_one_crop_are_one_target():
     assert sorted(round(float(target.position[0]), 1) for target in targets) in ([-0.5, 0.5], [-0.3, 0.5])
     near = [((x, 0.0), 0.04, "mug", 0.9, (0.05, 0.12)) for x in (-0.5, -0.34, 0.5)]
     assert len(answer(near, "mug").targets) == 3
+
+
+def test_components_are_those_that_scipy_finds():
+    generator = np.random.default_rng(0)
+    x = torch.from_numpy(generator.random((300, 3)))
+    near = Neighbourhood(x, k=6, radius=0.09)
+    member = generator.random(300) < 0.7
+    labels = connected_components(near.graph[member][:, member], directed=False)[1]
+    members = np.flatnonzero(member)
+    sizes = []
+    for seed in members[::7]:
+        expected = members[labels == labels[np.searchsorted(members, seed)]]
+        assert component(near.graph, seed, member).tolist() == expected.tolist()
+        sizes.append(len(expected))
+    assert min(sizes) == 1 and max(sizes) > 3
+
+
+def test_places_do_not_touch_each_other():
+    table = torch.rand(500, 3, generator=torch.Generator().manual_seed(1))
+    both, place = torch.cat([table, table + 1e-3]), torch.arange(2).repeat_interleave(len(table))
+    alone, together = Neighbourhood(table), Neighbourhood(both, place=place)
+    values = torch.rand(2, len(both), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(together.smooth(values)[:, : len(table)], alone.smooth(values[:, : len(table)]))
+    within = np.ones(len(table), bool)
+    expected = component(alone.graph, 5, within)
+    assert component(together.graph, 5, within, len(table)).tolist() == expected.tolist()
+
+
+def test_the_vote_of_the_views_is_a_third_of_the_relevancy():
+    class Doubted(DiscTable):
+        def crops_at(self, x_world, text_embeds):
+            views = len(x_world)
+            similarity = torch.zeros(views, 1, 4, text_embeds.shape[1])  # 0.5: no better than "object"
+            return CropsAt(torch.arange(views), similarity, torch.full((views, 1, 4), 0.25), torch.ones(views, 1) > 0)
+
+    discs = [((0.4, -0.3), 0.1, "mug", 0.9, ALL)]
+    sure, doubted = (find_targets(table(discs), WordEncoder(), ["mug"])[0] for table in (DiscTable, Doubted))
+    assert doubted.best_relevancy == pytest.approx(0.67 * sure.best_relevancy + 0.33 * 0.5, abs=1e-3)

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lerf_ros.query.targets import Answer, QueryError, QueryOptions
+from lerf_ros.query.options import QueryOptions
+from lerf_ros.query.targets import Answer, QueryError
 from lerf_ros.ros import worker as w
 from lerf_ros.ros.drops import DropCounter, DropReason
 

@@ -1,0 +1,62 @@
+"""How well texts fit surface points over a range of scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lerf_ros.features.encoder import Encoder
+from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.query.options import QueryOptions
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How well a text fits each of N surface points at S scales.
+
+    Attributes:
+        scales: (S,) m, or (S, N): in each place its own.
+        ranks: (S, N), by which places are compared: k (e.q - contrast max_i e.c_i). Unlike relevancy it does not
+            saturate over whole tables.
+        offset: (S, N), to be taken off for the logit of relevancy: k (1 - contrast) max_i e.c_i.
+    """
+
+    scales: Tensor
+    ranks: Tensor
+    offset: Tensor
+
+
+def sweeps(
+    surface: SemanticSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
+) -> list[Sweep]:
+    """How well each text fits the surface at the scales, in one pass over it."""
+    ranks, offset = _ranked(surface, encoder, texts, scales, options)
+    return [Sweep(scales, rank, offset) for rank in ranks]
+
+
+def sweep_of_places(
+    surface: SemanticSurface,
+    encoder: Encoder,
+    texts: Sequence[str],
+    text: Tensor,
+    scales: Tensor,
+    options: QueryOptions,
+) -> Sweep:
+    """How well each point fits its own text, text (N,) int64 of the texts."""
+    ranks, offset = _ranked(surface, encoder, texts, scales, options)
+    own = ranks.gather(0, text.expand(1, len(scales), -1))[0]
+    return Sweep(scales, own, offset)
+
+
+def _ranked(
+    surface: SemanticSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
+) -> tuple[Tensor, Tensor]:
+    """Ranks (T, S, N) and their offset (S, N)."""
+    calibration = encoder.calibration
+    phrases = options.canonical_phrases or calibration.canonical_phrases
+    embeds = encoder.encode_texts([*texts, *phrases])
+    scaled = calibration.k * surface.similarity(scales, embeds).float().permute(2, 0, 1)
+    canonical = scaled[len(texts) :].amax(dim=0)
+    return scaled[: len(texts)] - calibration.contrast * canonical, (1 - calibration.contrast) * canonical
