@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import gc
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ class Captured:
                 return self._on_side_stream()
             self._graph = torch.cuda.CUDAGraph()
             # Other threads (a decoder of images, say) may use the device meanwhile.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            with _no_garbage(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._results = self._work()
         self._graph.replay()
         return self._results
@@ -60,3 +62,17 @@ class Captured:
             results = self._work()
         torch.cuda.current_stream(self._device).wait_stream(side)
         return results
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Python's collector stands still: were it to find an older graph, or another owner of device memory, its
+    destruction would make a capture under way invalid."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

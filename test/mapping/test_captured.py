@@ -1,5 +1,7 @@
 """Work of fixed shape: called on a CPU; captured, replayed and captured anew on CUDA."""
 
+import gc
+
 import pytest
 import torch
 
@@ -40,6 +42,22 @@ def test_runs_once_per_call():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_replays_on_cuda():
     check_runs(torch.device("cuda"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_an_older_graph_that_is_garbage_does_not_break_a_capture():
+    work, _, _ = counting_work(torch.device("cuda"))
+    old = Captured(work, torch.device("cuda"))
+    for _ in range(5):
+        old.run("a")
+    old.itself = old
+    threshold = gc.get_threshold()
+    del old
+    gc.set_threshold(1)  # the collector would find it in the midst of the next capture
+    try:
+        check_runs(torch.device("cuda"))
+    finally:
+        gc.set_threshold(*threshold)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
