@@ -121,6 +121,11 @@ def encode_torch(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     return torch.cat(encoded, dim=-1)
 
 
+def kept_gradient(table: Tensor) -> Tensor | None:
+    """What a backward pass adds to instead of returning a new gradient; see `HashGrid`."""
+    return table.grad if table.is_leaf else None
+
+
 def _encode_numba(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     from lerf_ros.field.encoding_numba import encode_numba  # numba takes a second to import: only when it is used
 
@@ -142,6 +147,9 @@ BACKENDS: dict[str, Callable[[Tensor, Tensor, GridLayout], Tensor]] = {
 
 class HashGrid(nn.Module):
     """Hash encoding of points in the unit cube.
+
+    A gradient that the table has when points are encoded is kept: the backward pass adds to it in place. Without one,
+    each backward pass makes a new tensor and fills it with zeros, a pass over the whole table.
 
     Args:
         config: sizes.
@@ -175,7 +183,7 @@ class HashGrid(nn.Module):
         """The backend in use."""
         if self._wanted != "auto":
             return self._wanted
-        return _fastest_backend(self.table.device, self.table.dtype)
+        return fastest_backend(self.table.device, self.table.dtype)
 
     def forward(self, x_unit: Tensor) -> Tensor:
         """Encode points.
@@ -195,7 +203,7 @@ class HashGrid(nn.Module):
 
 
 @lru_cache
-def _fastest_backend(device: torch.device, dtype: torch.dtype) -> str:
+def fastest_backend(device: torch.device, dtype: torch.dtype) -> str:
     """What ``auto`` stands for; says so, once per device."""
     fast = {"cpu": "numba", "cuda": "triton"}.get(device.type)
     if fast is None or dtype != torch.float32:

@@ -21,7 +21,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from lerf_ros.field.encoding import PRIMES, GridLayout
+from lerf_ros.field.encoding import PRIMES, GridLayout, kept_gradient
 
 _BLOCK = 128  # points whose 8 vertices and weights (8 kB) are worked out at once
 _PRIME_Y, _PRIME_Z = np.uint32(PRIMES[1]), np.uint32(PRIMES[2])
@@ -100,14 +100,14 @@ def encode_numba(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
     """
     if table.device.type != "cpu" or table.dtype != torch.float32:
         raise ValueError(f"the numba backend needs a float32 table on the CPU, not {table.dtype} on {table.device}")
-    return _Encode.apply(x_unit.float().t().contiguous(), table, layout)
+    return _Encode.apply(x_unit.float().t().contiguous(), table, kept_gradient(table), layout)
 
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
+    def forward(ctx: Any, x_unit: Tensor, table: Tensor, kept: Tensor | None, layout: GridLayout) -> Tensor:
         ctx.save_for_backward(x_unit)
-        ctx.layout = layout
+        ctx.kept, ctx.layout = kept, layout
         out = torch.empty(len(layout.scales) * layout.features, x_unit.shape[1])
         out_levels = out.numpy().reshape(len(layout.scales), layout.features, -1)
         points, entries = x_unit.numpy(), table.detach().numpy().reshape(-1, layout.features)
@@ -116,36 +116,37 @@ class _Encode(torch.autograd.Function):
             rows = slice(layout.offsets[level], layout.offsets[level + 1])
             _forward_level(points, entries[rows], *_constants(layout, level), out_levels[level])
 
-        _for_each_level(encode_level, len(layout.scales))
+        for_each(encode_level, len(layout.scales))
         return out.t()
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor | None, None, None]:
         (x_unit,), layout = ctx.saved_tensors, ctx.layout
-        grad_table = torch.zeros(int(layout.offsets[-1]), layout.features)
-        points, grad_points, grad_entries = x_unit.numpy(), grad_out.contiguous().numpy(), grad_table.numpy()
+        grad_table = ctx.kept if ctx.kept is not None else torch.zeros(int(layout.offsets[-1]) * layout.features)
+        grad_entries = grad_table.numpy().reshape(-1, layout.features)
+        points, grad_points = x_unit.numpy(), grad_out.contiguous().numpy()
 
         def scatter_level(level: int) -> None:
             rows = slice(layout.offsets[level], layout.offsets[level + 1])
             columns = slice(level * layout.features, (level + 1) * layout.features)
             _backward_level(points, grad_points[:, columns], *_constants(layout, level), grad_entries[rows])
 
-        _for_each_level(scatter_level, len(layout.scales))
-        return None, grad_table.reshape(-1), None
+        for_each(scatter_level, len(layout.scales))
+        return None, grad_table if ctx.kept is None else None, None, None
 
 
 def _constants(layout: GridLayout, level: int) -> tuple[np.float32, np.uint32, bool]:
     return layout.scales[level], np.uint32(layout.resolutions[level]), bool(layout.hashed[level])
 
 
-def _for_each_level(work: Callable[[int], None], levels: int) -> None:
-    """Runs ``work`` for every level on as many threads as torch uses, this one included. Coarse (cheap) and fine levels
-    are dealt out in turn."""
-    shares = min(torch.get_num_threads(), levels)
+def for_each(work: Callable[[int], None], count: int) -> None:
+    """Runs ``work`` for every index below ``count`` on as many threads as torch uses, this one included. Indices are
+    dealt out in turn: coarse (cheap) and fine levels, say."""
+    shares = min(torch.get_num_threads(), count)
 
     def work_share(share: int) -> None:
-        for level in range(share, levels, shares):
-            work(level)
+        for index in range(share, count, shares):
+            work(index)
 
     others = [_pool(os.getpid()).submit(work_share, share) for share in range(1, shares)]
     work_share(0)

@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lerf_ros.field.encoding import PRIMES, GridLayout
+from lerf_ros.field.encoding import PRIMES, GridLayout, kept_gradient
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton reads it where a kernel is defined
 _PRIME_Y, _PRIME_Z = tl.constexpr(PRIMES[1]), tl.constexpr(PRIMES[2])
@@ -143,14 +143,16 @@ def encode_triton(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
         raise ValueError(f"the triton backend needs a float32 table on a GPU, not {table.dtype} on {table.device}")
     kind = table.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
-    return _Encode.apply(x_unit.float().contiguous(), table, layout, dtype)
+    return _Encode.apply(x_unit.float().contiguous(), table, kept_gradient(table), layout, dtype)
 
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_unit: Tensor, table: Tensor, layout: GridLayout, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, x_unit: Tensor, table: Tensor, kept: Tensor | None, layout: GridLayout, dtype: torch.dtype
+    ) -> Tensor:
         ctx.save_for_backward(x_unit)
-        ctx.layout = layout
+        ctx.kept, ctx.layout = kept, layout
         out = torch.empty(len(x_unit), len(layout.scales) * layout.features, dtype=dtype, device=table.device)
         programs, options = _launch(len(x_unit), layout, _FORWARD_WARPS, vertices=1)
         with torch.cuda.device_of(table):
@@ -160,19 +162,19 @@ class _Encode(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor, None, None]:
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor | None, None, None, None]:
         (x_unit,), layout = ctx.saved_tensors, ctx.layout
         if grad_out.stride(1) != 1:  # half of a concatenation is fine, an expanded scalar is not
             grad_out = grad_out.contiguous()
-        # Dense, since the optimiser reads all of it. Autograd keeps it as table.grad when there is none yet, else it
-        # adds it to what is there, which costs as much again: zero gradients by setting them to None.
-        grad_table = torch.zeros(int(layout.offsets[-1]) * layout.features, device=x_unit.device)
+        grad_table = ctx.kept
+        if grad_table is None:
+            grad_table = torch.zeros(int(layout.offsets[-1]) * layout.features, device=x_unit.device)
         programs, options = _launch(len(x_unit), layout, _BACKWARD_WARPS, vertices=2)
         with torch.cuda.device_of(x_unit):
             if len(x_unit):
                 numbers = _on_device(layout, x_unit.device)
                 _backward[programs](x_unit, grad_out, grad_table, *numbers, len(x_unit), grad_out.stride(0), **options)
-        return None, grad_table, None, None
+        return None, grad_table if ctx.kept is None else None, None, None, None
 
 
 def _launch(count: int, layout: GridLayout, warps: int, vertices: int) -> tuple[tuple[int, int], dict[str, Any]]:

@@ -85,6 +85,18 @@ def test_numba_agrees_with_torch_in_value_and_gradient(features, threads):
     torch.testing.assert_close(fast.table.grad, reference.table.grad, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_a_gradient_that_is_there_is_added_to_in_place(backend):
+    module, x_unit = grid(backend), points(300)
+    cotangent = torch.randn(300, module.output_dim, generator=torch.Generator().manual_seed(2))
+    (expected,) = torch.autograd.grad(module(x_unit), module.table, cotangent)
+    module.table.grad = kept = torch.ones_like(module.table)
+    for times in (1, 2):
+        module(x_unit).backward(cotangent)
+        assert module.table.grad is kept
+        torch.testing.assert_close(kept, 1 + times * expected, atol=1e-4, rtol=1e-4)
+
+
 def test_gradient_by_finite_differences():
     module = grid(
         "torch", HashGridConfig(levels=2, features=1, log2_table=4, min_resolution=2, max_resolution=6)
