@@ -1,0 +1,121 @@
+"""The Triton kernel of the tables' Adam against the torch reference: on a GPU where there is one, else under Triton's
+interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this module runs
+itself once more in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lerf_ros.mapping.captured import Captured
+from lerf_ros.mapping.table_adam import AdamConstants, TableAdam, TableState, update_torch
+
+pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+CUDA = torch.cuda.is_available() and not INTERPRETED
+
+needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+
+CONSTANTS = AdamConstants(0.9, 0.99, 1e-15)
+
+
+def state_of(count):
+    return TableState(*(torch.zeros(count, device=DEVICE) for _ in range(4)))
+
+
+def draw(count, share, generator):
+    """Gradients of whole entries of two features, now and then of one alone."""
+    touched = (torch.rand(-(-count // 2), generator=generator) < share).repeat_interleave(2)[:count]
+    touched &= torch.rand(count, generator=generator) < 0.9
+    return (torch.randn(count, generator=generator) * touched).to(DEVICE)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+def test_under_the_interpreter():
+    options = ["--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rs"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", *options, __file__]
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(re.search(r"(\d+) passed", run.stdout).group(1)) >= 8, run.stdout
+
+
+@needs_kernels
+@pytest.mark.parametrize("count", [1, 3, 1024, 2048, 4991])
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_agrees_with_the_reference(count, share):
+    from lerf_ros.mapping.table_adam_triton import update_triton
+
+    generator = torch.Generator().manual_seed(count)
+    found, expected = state_of(count), state_of(count)
+    rate, betas = torch.tensor(0.02, device=DEVICE), torch.tensor([0.9, 0.99], dtype=torch.float64, device=DEVICE)
+    powers, run = torch.ones_like(betas), torch.zeros((), device=DEVICE)
+    for _ in range(4):
+        powers *= betas
+        grad = draw(count, share, generator)
+        before = [x.clone() for x in (found.table, found.m, found.v)]
+        for state, update in ((found, update_triton), (expected, update_torch)):
+            state.grad.copy_(grad)
+            update(state, rate, powers, run, CONSTANTS)
+            assert not state.grad.any()
+        for now, then in zip((found.table, found.m, found.v), before):
+            assert torch.equal(now[grad == 0], then[grad == 0])
+        for name in ("table", "m", "v"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-7, rtol=1e-5)
+
+
+@needs_kernels
+def test_a_skipped_step_clears_gradients_alone():
+    from lerf_ros.mapping.table_adam_triton import update_triton
+
+    state = state_of(3000)
+    state.table.fill_(0.5)
+    state.grad.copy_(draw(3000, 0.3, torch.Generator().manual_seed(0)))
+    state.grad[1::5] = torch.nan
+    state.grad[2::5] = torch.inf
+    before_any_step = torch.ones(2, dtype=torch.float64, device=DEVICE)  # 1 - b^0 = 0
+    rate, skip = torch.tensor(0.02, device=DEVICE), torch.ones((), device=DEVICE)
+    update_triton(state, rate, before_any_step, skip, CONSTANTS)
+    assert (state.table == 0.5).all()
+    assert not state.m.any() and not state.v.any() and not state.grad.any()
+
+
+@needs_cuda
+def test_replayed_steps_are_those_of_the_reference():
+    """With rates and skips that change on the device."""
+
+    def trained(run, update):
+        table = torch.nn.Parameter(torch.linspace(-1, 1, 5000, device="cuda"))
+        rate, skip = torch.tensor(0.0, device="cuda"), torch.zeros((), device="cuda")
+        source = torch.zeros(5000, device="cuda")
+        optimiser = TableAdam([{"params": [table], "lr": rate}], (0.9, 0.99), 1e-15)
+        if update is not None:
+            optimiser._update = update
+
+        def work():
+            table.grad.add_(source)
+            optimiser.step(skip)
+            return (table.grad.abs().sum(),)
+
+        call, generator = run(work), torch.Generator().manual_seed(0)
+        for step in range(12):
+            source.copy_(draw(5000, 0.2, generator))
+            rate.fill_(0.1 / (1 + step))
+            skip.fill_(float(step in (0, 7)))
+            assert float(call()[0]) == 0
+        return table.detach()
+
+    def captured(work):
+        graph = Captured(work, torch.device("cuda"))
+        return lambda: graph.run("same")
+
+    replayed, eager = trained(captured, None), trained(lambda work: work, update_torch)
+    torch.testing.assert_close(replayed, eager, atol=1e-6, rtol=1e-5)
