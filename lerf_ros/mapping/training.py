@@ -16,15 +16,19 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import March, march
 from lerf_ros.mapping.rays import RayBatch, draw_batch
+from lerf_ros.mapping.table_adam import TableAdam
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.resampling import Histogram
 from lerf_ros.render.sampling import depth_guided_edges, spaced_edges, stratified_edges
 from lerf_ros.render.volume import expected_depth
 
+_BETAS, _EPS = (0.9, 0.99), 1e-15  # Adam's, as in instant-NGP
+
 
 @dataclass(frozen=True)
 class StepStats:
-    """Loss terms of a step, before weighting. Scalars on the device: reading one with float() waits for it. On CUDA the
+    """Loss terms of a step, before weighting; `skipped`, how many steps of this trainer changed nothing so far because
+    their loss or a gradient was not finite. Scalars on the device: reading one with float() waits for it. On CUDA the
     next step overwrites them."""
 
     step: int
@@ -33,6 +37,7 @@ class StepStats:
     depth: Tensor
     language: Tensor
     dino: Tensor
+    skipped: Tensor
 
 
 class Trainer:
@@ -44,12 +49,16 @@ class Trainer:
         self._store = store
         self._bounds = bounds
         device = store.images.device
-        groups = parameter_groups(fields, config.optimiser)
-        self._rates = [group["lr"] for group in groups]
-        for group in groups:  # on the device, so that a captured step follows them
-            group["lr"] = torch.tensor(group["lr"], device=device)
+        tables, networks = parameter_groups(fields, config.optimiser)
+        self._rates = [(group, group["lr"]) for group in tables + networks]
+        for group, rate in self._rates:  # on the device, so that a captured step follows them
+            group["lr"] = torch.tensor(rate, device=device)
+        self._tables = TableAdam(tables, _BETAS, _EPS)
         capturable = device.type == "cuda"
-        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True, capturable=capturable)
+        self._networks = torch.optim.Adam(networks, betas=_BETAS, eps=_EPS, fused=True, capturable=capturable)
+        self._skip = torch.zeros((), device=device)  # 1: the step at hand is skipped
+        self._skipped = torch.zeros((), device=device, dtype=torch.long)
+        self._networks.found_inf = self._skip  # type: ignore[attr-defined]  # as torch's GradScaler tells a fused one
         self._captured = Captured(self._work, device)
         self._language_rays = round(config.sampling.rays * config.replay.language) if fields.language else 0
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
@@ -65,7 +74,7 @@ class Trainer:
         return StepStats(self.steps, *terms)
 
     def _work(self) -> tuple[Tensor, ...]:
-        """The step on the device: loss, colour, depth, language and dino, as in `StepStats`."""
+        """The step on the device: loss, colour, depth, language, dino and skipped, as in `StepStats`."""
         rays, guided = self._config.sampling.rays, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         t_edges, histograms = self._edges(batch, guided)
@@ -95,10 +104,20 @@ class Trainer:
             language, dino = self._language_losses(batch, marched)
             loss = loss + weight.language * language + weight.dino * dino
 
-        self._optimiser.zero_grad(set_to_none=True)
+        self._networks.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimiser.step()
-        return loss.detach(), colour.detach(), depth.detach(), language.detach(), dino.detach()
+        self._update(loss.detach())
+        return loss.detach(), colour.detach(), depth.detach(), language.detach(), dino.detach(), self._skipped
+
+    def _update(self, loss: Tensor) -> None:
+        """Takes the Adam step, unless the loss or a gradient of the networks, through which those of the tables come,
+        is not finite: then parameters and moments stay as they are."""
+        gradients = [p.grad for group in self._networks.param_groups for p in group["params"] if p.grad is not None]
+        finite = torch.isfinite(loss) & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
+        self._skip.copy_(~finite)
+        self._skipped.add_(~finite)
+        self._tables.step(self._skip)
+        self._networks.step()
 
     def _guided_rays(self) -> int:
         """Rays sampled around their measured depth: all but `sampling.depth_free_share`; none when there are keyframes
@@ -145,7 +164,7 @@ class Trainer:
 
     def _set_rates(self) -> None:
         share = rate_share(self.steps, self._config.optimiser)
-        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
+        for group, rate in self._rates:
             group["lr"].fill_(rate * share)
 
 
@@ -154,13 +173,15 @@ def rate_share(step: int, config: OptimiserConfig) -> float:
     return min(1.0, (step + 1) / config.warm_up) * max(config.rate_floor, 1 / (1 + step / config.half_life))
 
 
-def parameter_groups(fields: MapFields, config: OptimiserConfig) -> list[dict]:
-    """Adam's parameter groups: hash tables learn faster than networks, colours have rates other than language."""
-    groups: list[dict] = []
+def parameter_groups(fields: MapFields, config: OptimiserConfig) -> tuple[list[dict], list[dict]]:
+    """Adam's parameter groups of the hash tables and of all else: tables learn faster than networks, colours have rates
+    other than language."""
+    tables: list[dict] = []
+    networks: list[dict] = []
 
     def add(module: torch.nn.Module | None, grid_rate: float, network_rate: float) -> None:
         named = list(module.named_parameters()) if module is not None else []
-        for is_table, rate in ((True, grid_rate), (False, network_rate)):
+        for is_table, groups, rate in ((True, tables, grid_rate), (False, networks, network_rate)):
             parameters = [p for name, p in named if name.endswith("table") == is_table]
             if parameters:
                 groups.append({"params": parameters, "lr": rate})
@@ -169,4 +190,4 @@ def parameter_groups(fields: MapFields, config: OptimiserConfig) -> list[dict]:
     add(fields.proposal, config.grid_rate, config.network_rate)
     add(fields.language, config.language_grid_rate, config.language_network_rate)
     add(fields.exposure, config.exposure_rate, config.exposure_rate)
-    return groups
+    return tables, networks
