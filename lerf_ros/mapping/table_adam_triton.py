@@ -31,10 +31,10 @@ def _update(table, grad, m, v, rate, powers, skip, count, beta1, rest1, beta2, r
         old_m = tl.load(m + element, mask=wanted, other=0.0)
         old_v = tl.load(v + element, mask=wanted, other=0.0)
         step_size = tl.load(rate) / (1.0 - tl.load(powers)).to(tl.float32)
-        scale_v = tl.sqrt((1.0 - tl.load(powers + 1)).to(tl.float32))
+        scale_v = 1.0 / tl.sqrt((1.0 - tl.load(powers + 1)).to(tl.float32))
         new_m = beta1 * old_m + rest1 * g
         new_v = beta2 * old_v + rest2 * g * g
-        new_p = old_p - step_size * new_m / (tl.sqrt(new_v) / scale_v + eps)
+        new_p = old_p - step_size * new_m / (tl.sqrt(new_v) * scale_v + eps)
         tl.store(table + element, tl.where(touched, new_p, old_p), mask=wanted)
         tl.store(m + element, tl.where(touched, new_m, old_m), mask=wanted)
         tl.store(v + element, tl.where(touched, new_v, old_v), mask=wanted)
