@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing, the memory limit of the machine, and the record of where a figure comes from."""
+"""What the benchmarks share: timing, the limits of the machine, and the record of where a figure comes from."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,8 +28,32 @@ class Timing:
     high_ms: float
     graph: bool
 
+    @classmethod
+    def of(cls, milliseconds: Sequence[float], graph: bool = False) -> Timing:
+        low, median, high = np.percentile(milliseconds, [10, 50, 90])
+        return cls(float(median), float(low), float(high), graph)
+
     def __str__(self) -> str:
         return f"{self.median_ms:8.3f} ({self.low_ms:.3f} .. {self.high_ms:.3f})"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What bounds any work on a device: copy bandwidth, bytes/s, and matrix rate, operations/s."""
+
+    bandwidth: float
+    matrix_rate: float
+
+    @classmethod
+    def measured(cls, device: torch.device) -> Machine:
+        return cls(copy_bandwidth(device), matrix_rate(device))
+
+    def limit_ms(self, moved: float, operations: float = 0.0) -> float:
+        """Least time for so many bytes and matrix operations, each at its full rate and both at once."""
+        return 1e3 * max(moved / self.bandwidth, operations / self.matrix_rate)
+
+    def __str__(self) -> str:
+        return f"copy bandwidth {self.bandwidth / 1e9:.0f} GB/s, matrix rate {self.matrix_rate / 1e12:.2f} TFLOP/s"
 
 
 def measure(works: Sequence[Callable[[], Any]], device: torch.device, repeats: int = 50, graph: bool = True) -> Timing:
@@ -49,7 +74,7 @@ def measure(works: Sequence[Callable[[], Any]], device: torch.device, repeats: i
     if device.type != "cuda":
         everything()
         seconds = [_seconds(everything) for _ in range(repeats)]
-        return _timing([1e3 * second / len(works) for second in seconds], graph=False)
+        return Timing.of([1e3 * second / len(works) for second in seconds])
 
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -71,7 +96,24 @@ def measure(works: Sequence[Callable[[], Any]], device: torch.device, repeats: i
         round_of_works()
         end.record()
     torch.cuda.synchronize()
-    return _timing([start.elapsed_time(end) / len(works) for start, end in zip(starts, ends)], graph)
+    return Timing.of([start.elapsed_time(end) / len(works) for start, end in zip(starts, ends)], graph)
+
+
+def measure_host(work: Callable[[], Any], device: torch.device, repeats: int, calls: int = 1) -> Timing:
+    """Times one call by the host's clock, Python included; the device is awaited after every `calls` of them."""
+
+    def calls_and_wait() -> None:
+        for _ in range(calls):
+            work()
+        synchronise(device)
+
+    synchronise(device)
+    return Timing.of([1e3 * _seconds(calls_and_wait) / calls for _ in range(repeats)])
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -81,6 +123,27 @@ def copy_bandwidth(device: torch.device) -> float:
     target = torch.empty_like(source)
     timing = measure([lambda: target.copy_(source)], device, repeats=20, graph=False)  # as a kernel, not a copy engine
     return 2 * count / (1e-3 * timing.median_ms)
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Operations (two a multiplication) per second of a large matrix product: bfloat16 on CUDA, float32 elsewhere, as
+    the networks compute."""
+    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    timing = measure([lambda: left @ right], device, repeats=20 if device.type == "cuda" else 5)
+    return 2 * size**3 / (1e-3 * timing.median_ms)
+
+
+def count_operations(work: Callable[[], Any]) -> int:
+    """Matrix operations (two a multiplication) of eager work; what a CUDA graph or a Triton kernel does is not seen."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # torch does not count its fused attention
+    try:
+        with FlopCounterMode(display=False) as counter:
+            work()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return counter.get_total_flops()
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -107,11 +170,6 @@ def _seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _timing(milliseconds: list[float], graph: bool) -> Timing:
-    low, median, high = np.percentile(milliseconds, [10, 50, 90])
-    return Timing(float(median), float(low), float(high), graph)
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,79 @@
+"""Every benchmark runs through, on tiny sizes, and writes what it measured. Its figures mean nothing here."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from lerf_ros.mapping.config import PRESETS
+from lerf_ros.world.room import Room
+
+TINY = {
+    "pyramid.fractions": [0.18, 0.5],
+    "pyramid.strides": [1.0, 0.5],
+    "close_up.crops": 20,
+    "radiance.grid.log2_table": 12,
+    "language.coarse_grid.log2_table": 12,
+    "language.fine_grid.log2_table": 12,
+    "sampling.rays": 256,
+    "sampling.proposal_bins": 16,
+    "sampling.proposal_resolution": 32,
+    "proposal.bins": [24, 12],
+    "proposal.log2_table": 12,
+}
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def frames():
+    room = Room(10_001, width=96, height=72, frames=24)
+    return [room[i] for i in range(0, 24, 6)]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, frames, capsys):
+    """Runs main() of a benchmark on the frames with small settings: its JSON, and what it printed."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setitem(PRESETS, "cpu", PRESETS["cpu"].override(TINY))
+
+    def run(name, *arguments):
+        module = importlib.import_module(name)
+        monkeypatch.setattr(module, "load_frames", lambda spec, count: frames[:count])
+        monkeypatch.setattr(module, "held_out_frames", lambda folder, training: frames[:1], raising=False)
+        path = tmp_path / "figures.json"
+        module.main(["--device", "cpu", "--preset", "cpu", "--json", str(path), *arguments])
+        return json.loads(path.read_text()), capsys.readouterr().out
+
+    return run
+
+
+def test_train_step(run):
+    small = ["--encoder", "mini", "--frames", "2", "--steps", "10", "--seconds", "1"]
+    figures, table = run("train_step", *small, "--heldout", "there", "--psnr-steps", "2")
+    rows = {row["name"]: row for row in figures["rows"] if "steps_per_s" in row}
+    assert {"with depth", "colours only", "with depth, keyframes arriving"} <= rows.keys()
+    assert all(row["steps_per_s"] > 0 for row in rows.values())
+    assert 0 < rows["with depth, without language"]["limit_ms"] < rows["with depth"]["limit_ms"]
+    shares = [row["share"] for row in figures["rows"] if "launches" in row]
+    assert sum(shares) == pytest.approx(2)  # of two kinds of step
+    assert "held-out PSNR" in table
+
+
+def test_pyramid(run):
+    figures, table = run("pyramid", "--frames", "2", "--encoders", "mini", "--batches", "16", "--repeats", "1")
+    works = [row["work"] for row in figures["rows"] if "work" in row]
+    assert works == ["cut and resize", "encode", "both"]
+    coarse, every = (row for row in figures["rows"] if row.get("scales") and row["batch"] == 64)
+    assert 0 < coarse["crops"] < every["crops"]
+    assert coarse["timing"]["median_ms"] <= every["timing"]["median_ms"]
+    assert "crops/s" in table
+
+
+def test_query(run):
+    small = ["--steps", "60", "--questions", "1", "--points", "500", "--pictures", "1", "--stride", "8"]
+    figures, table = run("query", "--frames", "2", *small)
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert all(0 < row["p50_ms"] <= row["worst_ms"] for row in rows.values())
+    assert rows["relevancy picture 96x72, stride 8"]["limit_ms"] > 0
+    assert "closer looks" in table
