@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,20 @@ class KeyframeDecision:
     prequential: Quality | None = None
 
 
+@dataclass(frozen=True)
+class _KeptSurface:
+    """The surface, what was asked for, and the version and the time (monotonic, s) of the map that it is of."""
+
+    surface: MapSurface
+    asked: tuple[int, CloseUps | None]
+    version: int
+    made: float
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.made
+
+
 class Mapper:
     """Trains a language embedded radiance field on keyframes as they come; owns one device and is used by one thread.
 
@@ -92,7 +107,7 @@ class Mapper:
         self._trainer: Trainer | None = None
         self._selector = KeyframeSelector(config.keyframe)
         self._points = self._points_outside = 0
-        self._surface: tuple[tuple[int, int, CloseUps | None], MapSurface] | None = None
+        self._surface: _KeptSurface | None = None
         if camera is not None:
             self._reserve(camera)
 
@@ -163,11 +178,12 @@ class Mapper:
         crop_scale = CropScale(self.config.language.scale, self.store.layout, self.bounds.radius) if features else None
         return render_view(self.fields, self.config, self.bounds, camera, T_world_camera, stride, crop_scale)
 
-    def surface(self, max_points: int, close_ups: CloseUps | None = None) -> MapSurface:
+    def surface(self, max_points: int, close_ups: CloseUps | None = None, max_age: float = 0.0) -> MapSurface:
         """Surface points with their language, kept until the map changes.
 
         Args:
             close_ups: what a closer look asks beside the field.
+            max_age: s, kept for so long even when the map changes: one more training step moves little.
         Raises:
             RuntimeError: before the first keyframe, or when the map has no language (embed_dim 0).
         """
@@ -175,11 +191,11 @@ class Mapper:
             raise RuntimeError("there is no surface before the first keyframe")
         if self.fields.language is None:
             raise RuntimeError("this map was made without an encoder: it has colours and depth, but no language")
-        wanted = self.version, max_points, close_ups
-        if self._surface is None or self._surface[0] != wanted:
+        kept, asked = self._surface, (max_points, close_ups)
+        if kept is None or kept.asked != asked or (kept.version != self.version and kept.age > max_age):
             source = SurfaceSource(self.fields, self.config, self.bounds, self.store, close_ups)
-            self._surface = wanted, source.everywhere(max_points)
-        return self._surface[1]
+            kept = self._surface = _KeptSurface(source.everywhere(max_points), asked, self.version, time.monotonic())
+        return kept.surface
 
     def save(self, path: Path | str, encoder: str = "") -> None:
         """Writes the map to the folder `path`, keyframes included; an existing map there is replaced only once the new
@@ -248,6 +264,7 @@ class Mapper:
             return
         if self.config.scene.radius is None:
             self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
+            self._surface = None
             self._bound(enclosing(self.config.scene, self.store.seen_points()))
             self._points = self._points_outside = 0
             _LOG.info("the mapped volume grew to a radius of %.1f m; training starts anew", self.bounds.radius)

@@ -100,14 +100,14 @@ class OnlineMapper:
         self._training_time += time.monotonic() - begun
         return stats
 
-    def surface(self, max_points: int) -> MapSurface:
+    def surface(self, max_points: int, max_age: float = 0.0) -> MapSurface:
         """As `Mapper.surface`; a closer look at it asks close-ups of the keyframes, too."""
         store, config = self.mapper.store, self.mapper.config
         if store is not None and config.close_up.share > 0 and config.language.scale == "physical":
             if self._close_ups is None or self._close_ups.store is not store:
                 self._close_ups = CloseUps(config.close_up, store, self.encoder)
-            return self.mapper.surface(max_points, self._close_ups)
-        return self.mapper.surface(max_points)
+            return self.mapper.surface(max_points, self._close_ups, max_age)
+        return self.mapper.surface(max_points, max_age=max_age)
 
     @property
     def pyramid_progress(self) -> float:

@@ -184,6 +184,7 @@ class LerfNode(LifecycleNodeMixin, Node):
             self._drops,
             on_frame=self._frame_taken.trigger,
             max_points=parameters["query.max_points"] or _MAX_POINTS[device.type],
+            max_age=parameters["query.max_age"],
             threads=parameters["training.threads"],
         )
         self.get_logger().info(f"loading encoder '{model}' for preset '{preset}' on {self._device}")

@@ -122,6 +122,7 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("query.max_targets", 5, "targets of an answer when the request says 0", 1, 1000),
     Parameter("query.min_relevancy", -1.0, "[0, 1], what counts as found; negative: the encoder's own", -1.0, 1.0),
     Parameter("query.max_points", 0, "surface points at which a question is answered; 0: by device", 0, 10_000_000),
+    Parameter("query.max_age", 1.0, "s, surface points may be behind the map while it is trained", 0.0, 3600.0),
     Parameter("status.rate", 2.0, "Hz of ~/status", 0.1, 100.0),
 )
 

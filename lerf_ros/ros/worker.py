@@ -66,6 +66,7 @@ class MapWorker:
         drops: where replaced and refused frames are counted.
         on_frame: called in the worker's thread after a frame was taken; must return at once.
         max_points: surface points at which questions are answered.
+        max_age: s, that they may be behind the map while it is trained.
         threads: CPU threads of PyTorch; 0 leaves its own choice.
     """
 
@@ -75,6 +76,7 @@ class MapWorker:
         drops: DropCounter,
         on_frame: Callable[[], None] = lambda: None,
         max_points: int = 20_000,
+        max_age: float = 0.0,
         threads: int = 0,
     ) -> None:
         self.statistics = WorkerStatistics()
@@ -82,7 +84,7 @@ class MapWorker:
         self._build = build
         self._drops = drops
         self._on_frame = on_frame
-        self._max_points = max_points
+        self._max_points, self._max_age = max_points, max_age
         self._threads = threads
         self._wake = threading.Condition()
         self._frame: Frame | None = None
@@ -242,7 +244,7 @@ class MapWorker:
                     question.future.set_result(answer)
 
     def _find(self, online: OnlineMapper, texts: list[str], options: QueryOptions) -> list[Answer]:
-        return find_targets(online.surface(self._max_points), online.encoder, texts, options)
+        return find_targets(online.surface(self._max_points, self._max_age), online.encoder, texts, options)
 
     def _find_one(self, online: OnlineMapper, question: _Question) -> Answer:
         return self._find(online, [question.text], question.options)[0]

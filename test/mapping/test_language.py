@@ -152,6 +152,9 @@ def test_the_surface_is_kept_until_the_map_changes(mapper):
     surface = mapper.surface(200)
     assert mapper.surface(200) is surface and len(surface.points.x_world) <= 200
     mapper.step()
+    assert mapper.surface(200, max_age=1e6) is surface and mapper.surface(300, max_age=1e6) is not surface
+    surface = mapper.surface(200)
+    mapper.step()
     assert mapper.surface(200) is not surface
 
 

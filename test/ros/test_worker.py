@@ -31,7 +31,7 @@ class FakeMap:
         self.in_step = threading.Event()
         self.failure = None
 
-    def surface(self, max_points):
+    def surface(self, max_points, max_age=0.0):
         return max_points
 
     def ingest(self, frame):
