@@ -176,7 +176,7 @@ class SurfaceConfig:
 class CloseUpConfig:
     """Crops of the keyframes that are cut and encoded for a question, in a closer look at a place."""
 
-    share: float = 0.8  # what they count beside the field; 0: the field is asked alone
+    share: float = 0.9  # what they count beside the field; 0: the field is asked alone
     views: int = 4  # keyframes: those that show the place best
     fractions: tuple[float, ...] = (0.05, 0.075, 0.11, 0.17, 0.25, 0.375, 0.5)  # crop side / image height
     stride: float = 0.3  # / crop side

@@ -30,4 +30,4 @@ class QueryOptions:
     min_support: int = 4
     prominence: float = 0.9
     closer_points: int = 1500
-    closer_radius: float = 0.4
+    closer_radius: float = 0.8

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from lerf_ros.geometry.neighbours import by_all_distances, nearest
+from lerf_ros.geometry.neighbours import nearest
 
 PLACE = torch.tensor([0] * 40 + [1] * 7 + [4] * 55)
 
@@ -14,9 +14,8 @@ def x():
     return torch.rand(len(PLACE), 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3.0
 
 
-@pytest.mark.parametrize("find", [nearest, by_all_distances])
-def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x, find):
-    distances, indices = find(x, 5, PLACE)
+def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x):
+    distances, indices = nearest(x, 5, PLACE)
     for place in (0, 1, 4):
         own = (PLACE == place).nonzero()[:, 0]
         expected, index = cKDTree(x[own].numpy()).query(x[own].numpy(), k=5)
@@ -24,9 +23,8 @@ def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x, find):
         assert torch.equal(indices[own], own[torch.from_numpy(index)])
 
 
-@pytest.mark.parametrize("find", [nearest, by_all_distances])
-def test_neighbours_that_a_place_lacks_are_far_away(x, find):
-    distances, indices = find(x, 9, PLACE)
+def test_neighbours_that_a_place_lacks_are_far_away(x):
+    distances, indices = nearest(x, 9, PLACE)
     small = PLACE == 1
     assert (distances[small][:, :7] < 2).all() and (distances[small][:, 7:] > 1e5).all()
     assert (distances[~small] < 2).all() and ((indices >= 0) & (indices < len(x))).all()
