@@ -45,6 +45,8 @@ class CropVotes:
         encoder: its calibration says what relevancy is.
     """
 
+    keyframe_crops = None
+
     def __init__(self, config: VoxelConfig, store: KeyframeStore, encoder: Encoder) -> None:
         self._store, self._calibration = store, encoder.calibration
         slots = [slot for slot in range(len(store)) if store.host_valid[slot].any()]
@@ -99,20 +101,12 @@ class CropVotes:
         """There are no finer voxels."""
         return iter(())
 
-    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> None:
-        """Voxels say it all."""
-
 
 def _lifted(store: KeyframeStore, slot: int, stride: int) -> tuple[Tensor, Tensor]:
     """Every stride-th pixel of a keyframe that measured depth: uv (P, 2) and x_world (P, 3) float64."""
-    depth_z = store.depth_z[slot, stride // 2 :: stride, stride // 2 :: stride]
-    v, u = torch.isfinite(depth_z).nonzero(as_tuple=True)
-    uv = (torch.stack([u, v], dim=-1) * stride + stride // 2).double()
-    z = depth_z[v, u].double()
-    fx, fy, cx, cy = store.intrinsics[slot].double()
-    x_camera = torch.stack([(uv[:, 0] - cx) / fx * z, (uv[:, 1] - cy) / fy * z, z], dim=-1)
-    T_world_camera = store.poses[slot]
-    return uv.float(), x_camera @ T_world_camera[:3, :3].T + T_world_camera[:3, 3]
+    v, u = torch.isfinite(store.depth_z[slot, stride // 2 :: stride, stride // 2 :: stride]).nonzero(as_tuple=True)
+    uv = torch.stack([u, v], dim=-1) * stride + stride // 2
+    return uv.float(), store.lifted(torch.full_like(u, slot), uv)[0]
 
 
 def _at_pixels(layout: PyramidLayout, level: int, crops: Tensor, uv: Tensor) -> Tensor:

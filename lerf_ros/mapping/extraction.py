@@ -17,11 +17,12 @@ from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.crop_means import ScaledEmbeds
 from lerf_ros.mapping.decoding import CropScale, LanguageFeatures, asked_features
 from lerf_ros.mapping.fields import MapFields
+from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import render_rays
 from lerf_ros.mapping.rays import rays_of_slots
 from lerf_ros.mapping.sight import Views, best_views, seen_by
-from lerf_ros.mapping.surface import Closer, CropsAt, SurfacePoints
+from lerf_ros.mapping.surface import Closer, SurfacePoints
 from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
@@ -61,9 +62,10 @@ class MapSurface:
         """The surface inside balls, as densely as the keyframes show it; see `SurfaceSource.around`."""
         return self.source.around(centres, radii, max_points)
 
-    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> CropsAt | None:
-        """What the keyframes' own crops say at points; see `SurfaceSource.crops_at`."""
-        return self.source.crops_at(x_world, text_embeds)
+    @property
+    def keyframe_crops(self) -> KeyframeCrops | None:
+        """The single crops of the keyframes; None without close-ups: the field is to be asked alone then."""
+        return self.source.keyframe_crops
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class SurfaceSource:
         self._fields, self._config, self._bounds, self._store = fields, config, bounds, store
         self._close_ups = close_ups
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
+        self.keyframe_crops = KeyframeCrops(store) if close_ups is not None else None
 
     @torch.no_grad()
     def everywhere(self, max_points: int) -> MapSurface:
@@ -129,23 +132,6 @@ class SurfaceSource:
             closer = self._around(centres[part], radii[part], max_points)
             if closer is not None and len(closer.place):
                 yield Closer(closer.surface, start + closer.place)
-
-    @torch.no_grad()
-    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> CropsAt | None:
-        """Cosines of texts (P, T, D) with the encoded crops of every keyframe that sees a point (P, 3); None without
-        close-ups: the field is to be asked alone then."""
-        store, layout = self._store, self._store.layout
-        if self._close_ups is None:
-            return None
-        x_world, text_embeds = x_world.to(store.poses), text_embeds.to(store.poses.device, torch.float32)
-        every = torch.arange(len(store), device=x_world.device)[:, None]
-        uv, _, _, sees = seen_by(store, every, x_world)
-        slot, point = (sees & store.valid[every[:, 0]].any(dim=1, keepdim=True)).nonzero(as_tuple=True)
-        levels = [layout.corners(level, uv[slot, point]) for level in range(len(layout.levels))]
-        index, weights = (torch.stack(parts, dim=1) for parts in zip(*levels, strict=True))
-        embeds = store.embeds[slot[:, None, None], index].float()
-        similarity = torch.einsum("rlcd,rtd->rlct", embeds, text_embeds[point])
-        return CropsAt(point, similarity, weights, store.valid[slot])
 
     def _around(self, centres: Tensor, radii: Tensor, max_points: int) -> Closer | None:
         """As `around`, of all places at once; None where no keyframe sees any of them."""

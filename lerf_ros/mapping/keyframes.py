@@ -133,17 +133,23 @@ class KeyframeStore:
         """(3, H, W) float in [0, 1], as encoders want them."""
         return self.images[slot].permute(2, 0, 1).float() / 255
 
+    def lifted(self, slots: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
+        """Where keyframes slots (P,) measured the surface at whole pixels uv (P, 2): x_world (P, 3) float64 and depth_z
+        (P,) m; NaN where they did not."""
+        u, v = uv.long().unbind(dim=-1)
+        depth_z = self.depth_z[slots, v, u].double()
+        fx, fy, cx, cy = self.intrinsics[slots].double().unbind(dim=-1)
+        x_camera = torch.stack([(u - cx) / fx * depth_z, (v - cy) / fy * depth_z, depth_z], dim=-1)
+        T_world_camera = self.poses[slots]
+        x_world = (T_world_camera[:, :3, :3] @ x_camera[..., None])[..., 0] + T_world_camera[:, :3, 3]
+        return x_world, depth_z
+
     def seen_points(self) -> NDArray[np.float64]:
         """World points (N, 3), metres, of a coarse grid of the measured pixels of all keyframes, and their cameras."""
-        n, step = len(self), _POINT_STRIDE
-        depth_z = self.depth_z[:n, ::step, ::step].float().cpu()
-        slot, v, u = torch.isfinite(depth_z).nonzero(as_tuple=True)
-        z = depth_z[slot, v, u].double()
-        fx, fy, cx, cy = self.intrinsics.cpu().double()[slot].unbind(dim=-1)
-        x_camera = torch.stack([(u * step - cx) / fx * z, (v * step - cy) / fy * z, z], dim=-1).numpy()
-        T = self.host_poses
-        points = np.einsum("nij,nj->ni", T[slot, :3, :3], x_camera) + T[slot, :3, 3]
-        return np.concatenate([points, T[:, :3, 3]])
+        step = _POINT_STRIDE
+        slots, v, u = torch.isfinite(self.depth_z[: len(self), ::step, ::step]).nonzero(as_tuple=True)
+        points, _ = self.lifted(slots, step * torch.stack([u, v], dim=-1))
+        return np.concatenate([points.cpu().numpy(), self.host_poses[:, :3, 3]])
 
     def check_size(self, frame: Frame) -> None:
         """Raises ValueError when the frame's image size is not the store's."""

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from lerf_ros.mapping.keyframe_crops import KeyframeCrops
+
 
 @dataclass(frozen=True, eq=False)
 class SurfacePoints:
@@ -50,20 +52,10 @@ class SemanticSurface(Protocol):
         see."""
         ...
 
-    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> CropsAt | None:
-        """What the keyframes' own crops say at a few points (P, 3) about text_embeds (P, T, D), for each point its own;
-        None where there is nothing beside `similarity`."""
+    @property
+    def keyframe_crops(self) -> KeyframeCrops | None:
+        """The single crops beside it; None where `similarity` says it all."""
         ...
-
-
-class CropsAt(NamedTuple):
-    """R sights of points by keyframes, in crops of L sizes: point (R,) int64; similarity (R, L, 4, T), cosines of the
-    four crops around; weights (R, L, 4), bilinear; encoded (R, L) bool, whether crops of that size are there."""
-
-    point: Tensor
-    similarity: Tensor
-    weights: Tensor
-    encoded: Tensor
 
 
 class Closer(NamedTuple):

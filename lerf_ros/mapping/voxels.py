@@ -133,6 +133,7 @@ class VoxelSurface:
 
     points: SurfacePoints
     crops: ScaledEmbeds
+    keyframe_crops = None
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T)."""
@@ -141,6 +142,3 @@ class VoxelSurface:
     def closer(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
         """There are no finer voxels."""
         return iter(())
-
-    def crops_at(self, x_world: Tensor, text_embeds: Tensor) -> None:
-        """Voxels say it all."""

@@ -127,6 +127,11 @@ class MaximaFinder:
         self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
         self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does
 
+    def around(self, position: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+        """The points (M, 3) within radius m of a position (3,); that position where there are none."""
+        near = np.linalg.norm(self._surface.x_world - position, axis=1) <= radius
+        return self._surface.x_world[near] if near.any() else position[None]
+
     def heights(self, sweep: Sweep) -> Heights:
         """A sweep over the points, smoothed."""
         if self._scales is not sweep.scales:  # texts that are asked together share them

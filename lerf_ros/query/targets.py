@@ -17,6 +17,7 @@ from lerf_ros.query.closer_look import look_closer
 from lerf_ros.query.maxima import MaximaFinder, Region, level
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.relevancy import scale_sweep
+from lerf_ros.query.suggestions import suggested
 from lerf_ros.query.sweep import sweeps
 from lerf_ros.query.target_pose import extent, target_axes
 from lerf_ros.query.votes import votes
@@ -98,9 +99,10 @@ def find_targets(
             text: _candidates(finder.regions(finder.heights(sweep)), options, threshold)
             for text, sweep in zip(known, ranked, strict=True)
         }
-        looked = look_closer(surface, encoder, regions, options)
+        looked = look_closer(surface, encoder, suggested(surface, encoder, regions, finder, options), options)
         for text, voted in _voted(surface, encoder, looked, options).items():
-            answers[text] = _answer(text, _distinct(voted), options, threshold)
+            confirmed = _confirmed(voted, len(regions[text]))
+            answers[text] = _answer(text, _distinct(confirmed), options, threshold)
     return [answers[text] for text in texts]
 
 
@@ -121,6 +123,17 @@ def _candidates(regions: Iterator[Region], options: QueryOptions, threshold: flo
         if _apart(region, candidates):
             candidates.append(region)
     return candidates
+
+
+def _confirmed(looked: Sequence[Region], regions: int) -> list[Region]:
+    """Without those suggestions, which come after the regions of the map, that a closer look has not shown to stand out
+    as the best region does."""
+    own, suggestions = list(looked[:regions]), looked[regions:]
+    best = max(own, key=lambda region: region.height, default=None)
+    if best is None:
+        return []
+    worth = level(best.height, best.floor.rank, _WORTH_A_LOOK)
+    return own + [region for region in suggestions if region.height >= worth]
 
 
 def _voted(

@@ -33,16 +33,16 @@ def votes(
     Returns:
         In [0, 1] for each place, NaN where no view with encoded crops sees it; None where views cannot be asked.
     """
+    if surface.keyframe_crops is None:
+        return None
     phrases = encoder.encode_texts(options.canonical_phrases or encoder.calibration.canonical_phrases)
     shares: list[float] = []
     for start in range(0, len(places), _PLACES):
         texts, positions = zip(*places[start : start + _PLACES], strict=True)
         own = encoder.encode_texts(texts)[:, None]
-        crops = surface.crops_at(
+        crops = surface.keyframe_crops.at(
             torch.from_numpy(np.stack(positions)), torch.cat([own, phrases.expand(len(texts), -1, -1)], dim=1)
         )
-        if crops is None:
-            return None
         of_crop = relevancy(crops.similarity[..., :1], crops.similarity[..., 1:], encoder.calibration.k)[..., 0]
         of_size = (crops.weights * of_crop).sum(dim=-1)
         of_view = torch.where(crops.encoded, of_size, 0.0).amax(dim=-1)

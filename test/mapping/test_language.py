@@ -85,7 +85,7 @@ def test_a_closer_look_is_denser_and_on_the_surface_inside_the_ball(mapper):
     x = closer.points.x_world.numpy()
     inside = np.linalg.norm(surface.points.x_world.numpy() - centre, axis=1) <= radius
     assert 3 * inside.sum() < len(x) <= 400
-    assert (np.linalg.norm(x - centre, axis=1) <= radius).all()
+    assert (np.linalg.norm(x - centre, axis=1) <= radius + 0.03).all()  # some were moved to what was measured
     assert np.median(np.abs(np.abs(x) - np.array([2.0, 1.5, 2.0])).min(axis=1)) < 0.05
     nearest = np.sort(np.linalg.norm(x[:, None] - x[None], axis=-1), axis=1)[:, 1]
     assert np.median(nearest) > 0.3 * radius * (np.pi / 400) ** 0.5  # evenly spaced: one per cell of that size
@@ -137,11 +137,11 @@ def test_crops_at_a_point_are_those_of_the_keyframes_that_see_it(box, mapper):
     surface = mapper.surface(300, CloseUps(mapper.config.close_up, mapper.store, SidesEncoder()))
     far_left = int(surface.points.x_world[:, 0].argmin())
     x = surface.points.x_world[[far_left]]
-    crops = surface.crops_at(x, EMBEDS[None])
+    crops = surface.keyframe_crops.at(x, EMBEDS[None])
     assert len(crops.point) == int(surface.points.views[far_left]) > 0 and crops.encoded.all()
     torch.testing.assert_close(crops.weights.sum(dim=-1), torch.ones(crops.weights.shape[:2]))
     assert (crops.similarity[..., 0] > 0.99).float().mean() > 0.9  # all around it lies at x < 0
-    assert mapper.surface(300).crops_at(x, EMBEDS[None]) is None  # the field alone
+    assert mapper.surface(300).keyframe_crops is None  # the field alone
 
 
 def test_there_is_no_closer_look_where_no_keyframe_sees(mapper):
@@ -189,3 +189,23 @@ def test_without_encoded_crops_no_scale_is_supervised(box):
     assert float(stats.language) == 0.0
     points = mapper.surface(100).points
     assert (points.scale_min > points.scale_max).all()
+
+
+def test_middles_of_crops_lie_on_the_wall_that_they_show(box, mapper):
+    surface = mapper.surface(300, CloseUps(mapper.config.close_up, mapper.store, SidesEncoder()))
+    layout, store = mapper.layout, mapper.store
+    cosines = surface.keyframe_crops.similarity(EMBEDS)
+    assert cosines.shape == (len(store) * layout.total, 2)
+    torch.testing.assert_close(cosines, (store.embeds[: len(store)].flatten(0, 1).float() @ EMBEDS.T))
+    slot, level = 3, 1
+    inner = [i for i, (u, v) in enumerate(layout.centres(level).tolist()) if 5 < u < 58 and 5 < v < 42]
+    crops = slot * layout.total + layout.levels[level].offset + torch.tensor(inner)
+    x, scale = surface.keyframe_crops.middles(crops)
+    wall = np.abs(np.abs(x.numpy()) - np.array([2.0, 1.5, 2.0])).min(axis=1)
+    assert np.median(wall) < 0.01
+    T = store.host_poses[slot]
+    depth = (x.numpy() - T[:3, 3]) @ T[:3, 2]
+    np.testing.assert_allclose(scale.numpy(), layout.levels[level].crop_px * depth / 40, rtol=1e-5)
+    store.valid[slot, level] = False
+    assert torch.isinf(surface.keyframe_crops.similarity(EMBEDS)[crops]).all()
+    store.valid[slot, level] = True

@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.sparse.csgraph import connected_components
 
-from lerf_ros.mapping.surface import Closer, CropsAt, SurfacePoints
+from lerf_ros.mapping.keyframe_crops import CropsAt
+from lerf_ros.mapping.surface import Closer, SurfacePoints
 from lerf_ros.query.neighbourhood import Neighbourhood, component
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import QueryError, find_targets
@@ -31,6 +32,8 @@ class WordEncoder:
 
 class DiscTable:
     """A 2 m x 2 m table top with discs: (centre xy, radius, word, strength, scales at which the disc shows)."""
+
+    keyframe_crops = None
 
     def __init__(self, discs, spacing=0.02):
         axis = torch.arange(-1.0, 1.0, spacing)
@@ -62,9 +65,6 @@ class DiscTable:
             near_points = (getattr(closer.points, field.name)[near] for field in fields(SurfacePoints))
             closer.points = SurfacePoints(*near_points)
             yield Closer(closer, torch.full((int(near.sum()),), number))
-
-    def crops_at(self, x_world, text_embeds):
-        return None
 
 
 ALL = (0.0, 9.0)
@@ -260,12 +260,24 @@ def test_places_do_not_touch_each_other():
     assert component(together.graph, 5, within, len(table)).tolist() == expected.tolist()
 
 
+class DoubtfulCrops:
+    """Each place is seen once, in a crop that fits any text no better than "object"."""
+
+    def at(self, x_world, text_embeds):
+        views = len(x_world)
+        similarity = torch.zeros(views, 1, 4, text_embeds.shape[1])
+        return CropsAt(torch.arange(views), similarity, torch.full((views, 1, 4), 0.25), torch.ones(views, 1) > 0)
+
+    def similarity(self, text_embeds):
+        return torch.full((1, len(text_embeds)), -torch.inf)
+
+    def middles(self, crops):
+        return torch.full((len(crops), 3), torch.nan), torch.ones(len(crops))
+
+
 def test_the_vote_of_the_views_is_a_third_of_the_relevancy():
     class Doubted(DiscTable):
-        def crops_at(self, x_world, text_embeds):
-            views = len(x_world)
-            similarity = torch.zeros(views, 1, 4, text_embeds.shape[1])  # 0.5: no better than "object"
-            return CropsAt(torch.arange(views), similarity, torch.full((views, 1, 4), 0.25), torch.ones(views, 1) > 0)
+        keyframe_crops = DoubtfulCrops()
 
     discs = [((0.4, -0.3), 0.1, "mug", 0.9, ALL)]
     sure, doubted = (find_targets(table(discs), WordEncoder(), ["mug"])[0] for table in (DiscTable, Doubted))
