@@ -34,6 +34,7 @@ def status_message(
         steps=int(statistics.steps),
         steps_per_second=float(steps_per_second),
         loss=float(statistics.loss),
+        steps_skipped=int(statistics.steps_skipped),
         keyframes=int(statistics.keyframes),
         keyframe_capacity=int(statistics.keyframe_capacity),
         pyramid_progress=float(statistics.pyramid_progress),

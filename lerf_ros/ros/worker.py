@@ -39,6 +39,7 @@ class WorkerStatistics:
     frames_taken: int = 0
     steps: int = 0
     loss: float = float("nan")
+    steps_skipped: int = 0  # their loss was not finite
     keyframes: int = 0
     keyframe_capacity: int = 0
     pyramid_progress: float = 0.0
@@ -209,7 +210,7 @@ class MapWorker:
         """Now and then: reading a number waits for the GPU."""
         if step is not None and time.monotonic() >= self._loss_due:
             self._loss_due = time.monotonic() + _LOSS_PERIOD
-            self.statistics = replace(self.statistics, loss=float(step.loss))
+            self.statistics = replace(self.statistics, loss=float(step.loss), steps_skipped=int(step.skipped))
 
     def _take(self, online: OnlineMapper, frame: Frame) -> None:
         try:

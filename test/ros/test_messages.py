@@ -88,7 +88,7 @@ def test_status():
     drops.add(DropReason.NO_POSE, "nothing on ~/pose")
     drops.add(DropReason.OVERRUN)
     drops.add(DropReason.OVERRUN)
-    statistics = WorkerStatistics(frames_taken=3, steps=40, loss=0.5, keyframes=2, keyframe_capacity=8)
+    statistics = WorkerStatistics(frames_taken=3, steps=40, loss=0.5, steps_skipped=1, keyframes=2, keyframe_capacity=8)
     words = {"state": "active", "message": "mapping", "device": "cpu", "last_query": "a mug"}
     status = status_message(STAMPED, statistics=statistics, drops=drops, steps_per_second=2.0, **words)
     assert (status.frames_received, status.steps, status.keyframes, status.keyframe_capacity) == (3, 40, 2, 8)
@@ -96,5 +96,5 @@ def test_status():
         ("no_pose: nothing on ~/pose", 1),
         ("overrun", 2),
     ]
-    assert np.isnan(status.prequential_psnr_db) and status.state == "active"
+    assert np.isnan(status.prequential_psnr_db) and status.state == "active" and status.steps_skipped == 1
     assert 1.0 < memory_mb(on_gpu=False) < 1e6

@@ -49,7 +49,7 @@ class FakeMap:
         if self.failure is not None:
             raise self.failure
         self.mapper.steps += 1
-        return SimpleNamespace(loss=0.25)
+        return SimpleNamespace(loss=0.25, skipped=3)
 
 
 @pytest.fixture
@@ -87,6 +87,8 @@ def test_frames_are_taken_and_trained_on_in_one_thread_of_its_own(rig):
     assert rig.fake.in_step.wait(TIMEOUT)
     rig.worker.request(lambda online: online.threads.add(threading.current_thread())).result(TIMEOUT)
     assert len(rig.fake.threads) == 1 and threading.current_thread() not in rig.fake.threads
+    rig.worker.request(lambda online: None).result(TIMEOUT)  # the step has been read
+    assert (rig.worker.statistics.loss, rig.worker.statistics.steps_skipped) == (0.25, 3)
 
 
 def test_newest_frame_wins_and_the_others_are_counted(rig):
