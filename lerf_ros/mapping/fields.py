@@ -60,8 +60,13 @@ class MapFields(nn.Module):
     def device(self) -> torch.device:
         return self.radiance.grid.table.device
 
-    def propose(self, rays: Rays, samples: int, jitter: bool) -> tuple[Tensor, tuple[Histogram, ...]]:
+    def propose(
+        self, rays: Rays, samples: int, jitter: bool, explore: float = 0.0
+    ) -> tuple[Tensor, tuple[Histogram, ...]]:
         """Sample intervals without any knowledge of depth.
+
+        Args:
+            explore: share of the samples of a density grid that is spread evenly, see `DensityGrid.propose`.
 
         Returns:
             (R, samples + 1) m along the ray, and what proposal networks believed about the rays (nothing of a grid).
@@ -69,7 +74,7 @@ class MapFields(nn.Module):
         bins = spaced_edges(self.scene.near, self.scene.far, self._bins, rays.radius, rays.directions.device)
         t_edges = stratified_edges(bins, len(rays.directions), jitter)
         if isinstance(self.proposal, DensityGrid):
-            return self.proposal.propose(rays, t_edges, samples, jitter), ()
+            return self.proposal.propose(rays, t_edges, samples, jitter, explore), ()
         return self.proposal.propose(rays, t_edges, samples, jitter)
 
     def update_proposal(self, x_unit: Tensor, sigmas: Tensor) -> None:

@@ -141,7 +141,8 @@ class Trainer:
             round(sampling.samples * sampling.surface_share),
         )
         others = Rays(batch.rays.origins[guided:], batch.rays.directions[guided:], batch.rays.radius)
-        proposed, histograms = self._fields.propose(others, sampling.samples, jitter=True)
+        explore = 0.0 if guided else sampling.explore  # guided rays say what lies before a surface
+        proposed, histograms = self._fields.propose(others, sampling.samples, jitter=True, explore=explore)
         return torch.cat([around_depth, proposed]), histograms
 
     def _language_losses(self, batch: RayBatch, marched: March) -> tuple[Tensor, Tensor]:

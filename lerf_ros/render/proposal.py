@@ -47,12 +47,14 @@ class DensityGrid(nn.Module):
         return self.sigmas[self._cells(x_unit)]
 
     @torch.no_grad()
-    def propose(self, rays: Rays, t_edges: Tensor, samples: int, jitter: bool = True) -> Tensor:
+    def propose(self, rays: Rays, t_edges: Tensor, samples: int, jitter: bool = True, explore: float = 0.0) -> Tensor:
         """Sample intervals where the grid is dense.
 
         Args:
             t_edges: coarse bins, m, (R, B + 1); B of 64 to 128.
             samples: S, intervals per ray.
+            explore: in [0, 1], share of the samples that is spread evenly over the bins. A surface behind what the grid
+                takes for dense is never seen without.
 
         Returns:
             (R, S + 1) edges, m along the ray, from the first to the last bin edge.
@@ -60,7 +62,10 @@ class DensityGrid(nn.Module):
         deltas = t_edges[:, 1:] - t_edges[:, :-1]
         optical_depths = (self.density(rays.x_unit(midpoints(t_edges))) * deltas).clamp_max(_MAX_OPTICAL_DEPTH)
         weights = weights_from_sigmas(optical_depths, torch.ones_like(optical_depths))
-        return importance_edges(t_edges, _widened(weights), samples, jitter)
+        weights = _widened(weights)
+        if explore:
+            weights = torch.lerp(weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6), _even(weights), explore)
+        return importance_edges(t_edges, weights, samples, jitter)
 
     @torch.no_grad()
     def update(self, x_unit: Tensor, sigmas: Tensor) -> None:
@@ -84,6 +89,10 @@ class DensityGrid(nn.Module):
     def _cells(self, x_unit: Tensor) -> Tensor:
         x, y, z = (x_unit * self.resolution).long().clamp(0, self.resolution - 1).unbind(dim=-1)
         return (x * self.resolution + y) * self.resolution + z
+
+
+def _even(weights: Tensor) -> Tensor:
+    return torch.full_like(weights, 1 / weights.shape[1])
 
 
 def _widened(weights: Tensor) -> Tensor:

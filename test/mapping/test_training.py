@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is not finite changes nothing, and training goes on."""
+"""A step whose loss or gradient is not finite changes nothing, and training goes on; without depth, samples explore."""
 
 from contextlib import contextmanager
 
@@ -56,3 +56,16 @@ def test_a_step_that_is_not_finite_is_skipped(box, spoil):
     assert int(stats.skipped) == 1 and stats.loss.isfinite()
     trained = everything()
     assert all(value.isfinite().all() and not torch.equal(value, before[name]) for name, value in trained.items())
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_samples_explore_where_no_depth_says_what_lies_before_a_surface(box, depth):
+    mapper = Mapper(box.config, box.camera, 0, "cpu", seed=0)
+    for frame in box.walk(3, depth):
+        mapper.add_frame(frame)
+    mapper.step()
+    grid, asked = mapper.fields.proposal, []
+    propose = grid.propose
+    grid.propose = lambda *args: asked.append(args[4]) or propose(*args)
+    mapper.step()
+    assert asked == [0.0 if depth else mapper.config.sampling.explore]

@@ -81,3 +81,17 @@ def test_random_points_reach_every_cell():
 def test_impossible_grids_are_refused(values):
     with pytest.raises(ValueError):
         DensityGrid(**values)
+
+
+def test_exploring_samples_reach_behind_what_is_taken_for_dense():
+    grid = DensityGrid(16, initial_density=1e3)  # fog everywhere: only its beginning is sampled
+    bins = stratified_edges(spaced_edges(0.1, 6.0, 96, knee=RADIUS), 50, jitter=False)
+    behind = [
+        (midpoints(grid.propose(rays_along_x(50), bins, 40, jitter=False, explore=share)) > 2.0).float().mean()
+        for share in (0.0, 0.5, 1.0)
+    ]
+    evenly = (midpoints(bins) > 2.0).float().mean()
+    assert behind[0] < 0.05
+    assert behind[1] == pytest.approx(float(evenly) / 2, abs=0.05) and behind[2] == pytest.approx(
+        float(evenly), abs=0.05
+    )
