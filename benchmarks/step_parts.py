@@ -1,16 +1,18 @@
 """Where a training step spends its time: its parts, each captured and timed by itself, and its kernels by kind.
 
-Parts are what `Trainer` does, called piece by piece; what they leave of the whole step is the backward pass and the
-losses. Kernels are those that the profiler sees in replays of the whole step.
+Parts are what `Trainer` does, called piece by piece; what they leave of the whole step is the losses, the backward pass
+and the optimiser. Kernels are those that the profiler sees in replays of the whole step.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from measuring import Machine, Timing, measure, synchronise
@@ -61,7 +63,7 @@ class KernelKind:
 
 
 def touched_bytes(module: nn.Module | None) -> int:
-    """Memory sectors of a module's parameters that the latest step had gradients for."""
+    """Memory sectors of a module's parameters that have gradients."""
     touched = 0
     for parameter in module.parameters() if module is not None else ():
         if parameter.grad is not None:
@@ -73,6 +75,19 @@ def touched_bytes(module: nn.Module | None) -> int:
 def _sectors(grad: torch.Tensor) -> int:
     padded = nn.functional.pad(grad != 0, (0, -len(grad) % (_SECTOR // 4)))
     return int(padded.view(-1, _SECTOR // 4).any(dim=1).sum())
+
+
+@contextmanager
+def gradients_of_a_step(mapper: Mapper) -> Iterator[None]:
+    """The gradients of one training step that is not taken: taking it clears those of the tables."""
+    trainer = mapper._trainer
+    assert trainer is not None
+    with patch.object(trainer, "_update", lambda loss: None):
+        trainer._work()
+    yield
+    for parameter in mapper.fields.parameters():
+        if parameter.grad is not None:
+            parameter.grad.zero_()
 
 
 @dataclass(frozen=True)
@@ -96,10 +111,12 @@ class StepWork:
         rays, language_rays = config.sampling.rays, _language_rays(mapper)
         decoded = language_rays * (config.language.samples if config.language.decoding == "per_sample" else 1)
         per_ray = fields.radiance.colour_from_direction
+        with gradients_of_a_step(mapper):
+            radiance, language, proposal = map(touched_bytes, (fields.radiance, fields.language, fields.proposal))
         return cls(
-            touched_bytes(fields.radiance),
-            touched_bytes(fields.language),
-            touched_bytes(fields.proposal),
+            radiance,
+            language,
+            proposal,
             language_rays * 8 * store.embed_dim * store.embeds.element_size(),  # 4 crops of 2 levels
             2 * ((_weights(fields.radiance) - _weights(per_ray)) * config.sampling.samples + _weights(per_ray)) * rays,
             2 * _weights(fields.language) * decoded,
@@ -152,10 +169,10 @@ def measure_parts(step: str, mapper: Mapper, whole: Timing, machine: Machine, re
                 machine.limit_ms(work.language_bytes + work.target_bytes, work.language_operations),
             )
         )
-    parts.append(timed("optimiser", trainer._optimiser.step, machine.limit_ms(_ADAM * touched)))
     rest = whole.median_ms - sum(part.timing.median_ms for part in parts)
     operations = 2 * (work.radiance_operations + work.language_operations)
-    backward = Part(step, "backward, losses (the rest)", Timing.of([rest]), machine.limit_ms(2 * touched, operations))
+    limit_ms = machine.limit_ms((2 + _ADAM) * touched, operations)
+    backward = Part(step, "losses, backward, optimiser (the rest)", Timing.of([rest]), limit_ms)
     return [*parts, backward]
 
 
