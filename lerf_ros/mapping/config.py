@@ -341,7 +341,7 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "pyramid.strides": (0.62, 0.5, 0.5, 0.5, 0.5),
     "pyramid.batch": 64,
     "dense.rows": 15,
-    "close_up.views": 2,  # found as many parts of two rooms as 4, in half the time
+    "close_up.views": 2,  # half the encoding of 4
     "close_up.stride": 0.4,
     "close_up.batch": 64,
 }

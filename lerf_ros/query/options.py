@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lerf_ros.features.encoder import RelevancyCalibration
+
 
 @dataclass(frozen=True)
 class QueryOptions:
@@ -31,3 +33,7 @@ class QueryOptions:
     prominence: float = 0.9
     closer_points: int = 1500
     closer_radius: float = 0.8
+
+    def phrases(self, calibration: RelevancyCalibration) -> tuple[str, ...]:
+        """What relevancy is measured against, with an encoder of this calibration."""
+        return self.canonical_phrases or calibration.canonical_phrases

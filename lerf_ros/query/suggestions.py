@@ -33,11 +33,10 @@ def suggested(
     """
     result = {text: list(found) for text, found in regions.items()}
     texts = [text for text, found in regions.items() if found]
-    phrases = options.canonical_phrases or encoder.calibration.canonical_phrases
     crops = surface.keyframe_crops
     if not texts or crops is None:
         return result
-    cosines = crops.similarity(encoder.encode_texts([*texts, *phrases]))
+    cosines = crops.similarity(encoder.encode_texts([*texts, *options.phrases(encoder.calibration)]))
     logits = relevancy_logit(cosines[:, : len(texts)], cosines[:, len(texts) :], encoder.calibration.k)
     logits = torch.where(torch.isfinite(cosines[:, : len(texts)]), logits, -torch.inf)
     best = logits.topk(min(_CROPS, len(logits)), dim=0).indices.T.flatten()

@@ -55,8 +55,7 @@ def _ranked(
 ) -> tuple[Tensor, Tensor]:
     """Ranks (T, S, N) and their offset (S, N)."""
     calibration = encoder.calibration
-    phrases = options.canonical_phrases or calibration.canonical_phrases
-    embeds = encoder.encode_texts([*texts, *phrases])
+    embeds = encoder.encode_texts([*texts, *options.phrases(calibration)])
     scaled = calibration.k * surface.similarity(scales, embeds).float().permute(2, 0, 1)
     canonical = scaled[len(texts) :].amax(dim=0)
     return scaled[: len(texts)] - calibration.contrast * canonical, (1 - calibration.contrast) * canonical

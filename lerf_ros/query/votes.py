@@ -35,7 +35,7 @@ def votes(
     """
     if surface.keyframe_crops is None:
         return None
-    phrases = encoder.encode_texts(options.canonical_phrases or encoder.calibration.canonical_phrases)
+    phrases = encoder.encode_texts(options.phrases(encoder.calibration))
     shares: list[float] = []
     for start in range(0, len(places), _PLACES):
         texts, positions = zip(*places[start : start + _PLACES], strict=True)

@@ -64,7 +64,8 @@ class DensityGrid(nn.Module):
         weights = weights_from_sigmas(optical_depths, torch.ones_like(optical_depths))
         weights = _widened(weights)
         if explore:
-            weights = torch.lerp(weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6), _even(weights), explore)
+            weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
+            weights = (1 - explore) * weights + explore / weights.shape[1]
         return importance_edges(t_edges, weights, samples, jitter)
 
     @torch.no_grad()
@@ -89,10 +90,6 @@ class DensityGrid(nn.Module):
     def _cells(self, x_unit: Tensor) -> Tensor:
         x, y, z = (x_unit * self.resolution).long().clamp(0, self.resolution - 1).unbind(dim=-1)
         return (x * self.resolution + y) * self.resolution + z
-
-
-def _even(weights: Tensor) -> Tensor:
-    return torch.full_like(weights, 1 / weights.shape[1])
 
 
 def _widened(weights: Tensor) -> Tensor:
