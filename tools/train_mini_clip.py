@@ -99,7 +99,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config", type=Path, default=MINI_CLIP / "mini.json", help="architecture, in open_clip's format"
     )
-    parser.add_argument("--map-threshold", type=float, default=0.4, help="found_threshold to write: of maps, see card")
+    parser.add_argument("--map-threshold", type=float, default=0.45, help="found_threshold to write: of maps, see card")
     parser.add_argument("--out", type=Path, default=MINI_CLIP)
     parser.add_argument("--smoke", action="store_true", help="a tiny run that touches everything")
     options = parser.parse_args()

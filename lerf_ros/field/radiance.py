@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,27 @@ from torch import Tensor, nn
 from lerf_ros.field.directions import SH4_COMPONENTS, spherical_harmonics_4
 from lerf_ros.field.encoding import HashGrid, HashGridConfig
 from lerf_ros.field.networks import autocast, compute_dtype, density_mlp
+from lerf_ros.kernels import runs_kernels
 
+FEWEST_FUSED = 9  # samples of a ray that the fused networks take: their blocks hold at most 16 rays
 _MAX_LOG_DENSITY = 11.0  # 60,000 per metre: nothing passes a tenth of a millimetre
+
+
+class Weights(NamedTuple):
+    """Parameters of both networks, float32: density (H, E), (H,), (1 + G, H), (1 + G,); colour (H, G) from geometry,
+    (H, 16) and (H,) from the direction, (H, H), (H,), (3, H), (3,)."""
+
+    W1: Tensor
+    b1: Tensor
+    W2: Tensor
+    b2: Tensor
+    Wg: Tensor
+    Wd: Tensor
+    bd: Tensor
+    W3: Tensor
+    b3: Tensor
+    W4: Tensor
+    b4: Tensor
 
 
 class TruncatedExp(torch.autograd.Function):
@@ -79,6 +98,28 @@ class RadianceField(nn.Module):
             out = self.density_network(self.grid(x_unit))
         return TruncatedExp.apply(out[:, 0].float()), out[:, 1:]
 
+    def along_rays(self, x_unit: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Density and colour of the samples of rays: :meth:`density` and :meth:`colour`, in one launch where kernels run.
+
+        Args:
+            x_unit: (R, S, 3).
+            directions: unit vectors in the world frame, (R, 3).
+
+        Returns:
+            sigmas (R, S) 1/m and rgb (R, S, 3) in [0, 1], float32.
+        """
+        rays, samples = x_unit.shape[:2]
+        if self._is_fused(samples) and runs_kernels(x_unit.device):
+            from lerf_ros.field.radiance_triton import Radiance  # not everywhere installed
+
+            with autocast(self.precision, x_unit.device):
+                encoded = self.grid(x_unit.flatten(0, 1))
+            sigmas, rgb = Radiance.apply(encoded, directions, _MAX_LOG_DENSITY, *self._weights())
+        else:
+            sigmas, geometry = self.density(x_unit.flatten(0, 1))
+            rgb = self.colour(geometry, directions)
+        return sigmas.view(rays, samples), rgb.view(rays, samples, 3)
+
     def colour(self, geometry: Tensor, directions: Tensor) -> Tensor:
         """Colour of points seen along directions.
 
@@ -96,6 +137,17 @@ class RadianceField(nn.Module):
             hidden = self.colour_from_geometry(geometry).unflatten(0, (len(directions), -1)) + from_direction[:, None]
             out = self.colour_network(hidden.flatten(0, 1))
         return out.float().sigmoid()
+
+
+    def _is_fused(self, samples: int) -> bool:
+        """Whether the fused kernels are made for these sizes."""
+        hidden, geometry = self.colour_from_geometry.weight.shape
+        return hidden in (32, 64) and geometry == 15 and self.grid.output_dim <= 64 and samples >= FEWEST_FUSED
+
+    def _weights(self) -> Weights:
+        networks = *self.density_network, self.colour_from_geometry, self.colour_from_direction, *self.colour_network
+        layers = [layer for layer in networks if isinstance(layer, nn.Linear)]
+        return Weights(*(p for layer in layers for p in layer.parameters()))
 
 
 class ExposureCompensation(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -66,6 +66,7 @@ class SceneBounds:
 
     center: tuple[float, float, float]
     radius: float
+    _centers: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         center = tuple(float(value) for value in self.center)
@@ -84,6 +85,12 @@ class SceneBounds:
         # Axis by axis: a tensor of the center would be copied to the device, and every training step would wait for it.
         offsets = [x_world[..., axis] - value for axis, value in enumerate(self.center)]
         return (torch.stack(offsets, dim=-1) / self.radius).float()
+
+    def center_on(self, device: torch.device) -> Tensor:
+        """The centre (3,) float64 on a device, made once: captured graphs go on reading it."""
+        if device not in self._centers:
+            self._centers[device] = torch.tensor(self.center, dtype=torch.float64, device=device)
+        return self._centers[device]
 
     def to_unit(self, x_world: Tensor) -> Tensor:
         """World metres (N, 3) to x_unit (N, 3) float32."""

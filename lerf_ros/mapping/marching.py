@@ -40,10 +40,8 @@ def march(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> March:
     Light that passes all samples takes the colour of the last one: rooms have no background.
     """
     x_unit = rays.x_unit(midpoints(t_edges))
-    sigmas, geometry = radiance.density(x_unit.flatten(0, 1))
-    sigmas = sigmas.view(x_unit.shape[:2])
+    sigmas, colours = radiance.along_rays(x_unit, rays.directions)
     weights = weights_from_sigmas(sigmas, t_edges[:, 1:] - t_edges[:, :-1])
-    colours = radiance.colour(geometry, rays.directions).view(x_unit.shape)
     rgb = accumulate(weights, colours) + (1 - opacity(weights))[:, None] * colours[:, -1]
     return March(rays, x_unit, t_edges, sigmas, weights, rgb)
 

@@ -46,7 +46,8 @@ class OnlineMapper:
     Crops of keyframes are encoded from coarse to fine levels, within a level the newest keyframes first: language comes
     up everywhere quickly and sharpens later. Dense features, where `dense.model` wants them, come after the coarsest
     level: they are no answer by themselves, but cost little and regularise all that follows. While anything waits,
-    `pyramid.time_share` of the working time encodes it and the rest trains.
+    `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while coarse levels wait) and the rest
+    trains.
 
     Args:
         encoder: on the same device.
@@ -67,7 +68,7 @@ class OnlineMapper:
         """Forgets the map and begins a new one with the settings that this object was made with."""
         dense_dim = self._dense.dim if self._dense is not None else 0
         self.mapper = Mapper(self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim)
-        self._begun: _Crops | None = None
+        self._begun: dict[tuple[int, int, int], int] = {}  # (slot, generation, level): crops that are encoded
         self._close_ups: CloseUps | None = None
         self._encoding_time = self._training_time = 0.0
 
@@ -83,7 +84,7 @@ class OnlineMapper:
         waiting = self._next_to_encode(store)
         if waiting is None:
             self._encoding_time = self._training_time = 0.0
-        share = self.mapper.config.pyramid.time_share
+        share = self._encoding_share(store, waiting)
         begun = time.monotonic()
         if waiting is not None and self._encoding_time * (1 - share) <= self._training_time * share:
             self._settle()  # queued training steps are not the encoder's time
@@ -128,7 +129,7 @@ class OnlineMapper:
         Dense features of another kind than the present ones stay as they are; new keyframes get none.
         """
         self.mapper.load(path, self.encoder.name)
-        self._begun = None
+        self._begun = {}
         if self._dense is not None and not self._encodes_dense:
             _LOG.warning(
                 "the map %s was made with the dense features '%s', not '%s': its new keyframes get none",
@@ -143,22 +144,27 @@ class OnlineMapper:
         wanted = self.mapper.config.dense.model, self.mapper.dense_dim
         return self._dense is not None and wanted == (self._dense.name, self._dense.dim)
 
+    def _encoding_share(self, store: KeyframeStore, waiting: _Crops | _Image | None) -> float:
+        """Of the working time that may go into encoding, as what waits is urgent or not."""
+        pyramid = self.mapper.config.pyramid
+        if isinstance(waiting, _Crops) and store.layout.sizes[waiting.level] < pyramid.coarse * store.layout.height:
+            return pyramid.time_share
+        return pyramid.urgent_share
+
     def _next_to_encode(self, store: KeyframeStore) -> _Crops | _Image | None:
-        """What to encode next: the level begun, else the coarsest level missing anywhere, of the newest keyframe, with
-        dense features after the coarsest level of all."""
-        begun = self._begun
-        if begun is not None and store.generations[begun.slot] == begun.generation:
-            return begun
+        """What to encode next: the coarsest level missing anywhere, one that is begun or else that of the newest
+        keyframe, with dense features after the coarsest level of all."""
         missing = ~store.host_valid
-        without_dense = ~store.host_dense_valid
         coarsest = len(store.layout.levels) - 1
         for level in range(coarsest, -1, -1):
-            for slot in store.newest_first:
-                if missing[slot, level]:
-                    return _Crops(slot, store.generations[slot], level, 0)
+            if missing[:, level].any():
+                waiting = [slot for slot in store.newest_first if missing[slot, level]]
+                slot = next((s for s in waiting if (s, store.generations[s], level) in self._begun), waiting[0])
+                start = self._begun.get((slot, store.generations[slot], level), 0)
+                return _Crops(slot, store.generations[slot], level, start)
             if level == coarsest and self._encodes_dense:
                 for slot in store.newest_first:
-                    if without_dense[slot]:
+                    if not store.host_dense_valid[slot]:
                         return _Image(slot, store.generations[slot])
         return None
 
@@ -170,11 +176,11 @@ class OnlineMapper:
         cut = store.layout.crops(store.colours(crops.slot), crops.level, index, self.encoder.image_size)
         embeds = self.encoder.encode_images(cut)
         store.write_embeds(crops.slot, crops.generation, level.offset + crops.start, embeds)
+        self._begun = {key: start for key, start in self._begun.items() if store.generations[key[0]] == key[1]}
+        self._begun[crops.slot, crops.generation, crops.level] = stop
         if stop == level.count:
             store.finish_level(crops.slot, crops.generation, crops.level)
-            self._begun = None
-        else:
-            self._begun = _Crops(crops.slot, crops.generation, crops.level, stop)
+            del self._begun[crops.slot, crops.generation, crops.level]
         self.mapper.version += 1
 
     def _encode_image(self, store: KeyframeStore, image: _Image) -> None:

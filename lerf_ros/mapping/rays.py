@@ -10,6 +10,7 @@ from torch import Tensor
 from lerf_ros.geometry.camera import Camera, directions_from_uv
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.poses import Pose
+from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.config import ReplayConfig
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.render.rays import Rays
@@ -59,16 +60,30 @@ def draw_batch(
     """
     recent_rays = round((rays - language_rays) * config.recent)
     chance = torch.rand(5, rays, device=store.images.device)
-    anywhere = (chance[0] * store.count).long()
-    of_language = store.language[(chance[0, :language_rays] * store.language_count).long()]
+    if runs_kernels(chance.device):
+        from lerf_ros.mapping.rays_triton import draw_triton  # not everywhere installed
+
+        center = bounds.center_on(chance.device)
+        drawn = draw_triton(store, chance, language_rays, recent_rays, guided_rays, center, bounds.radius)
+        return RayBatch(Rays(*drawn[:2], bounds.radius), *drawn[2:])
+    return drawn_batch(store, chance, language_rays, recent_rays, guided_rays, bounds)
+
+
+def drawn_batch(
+    store: KeyframeStore, chance: Tensor, language_rays: int, recent_rays: int, guided_rays: int, bounds: SceneBounds
+) -> RayBatch:
+    """`draw_batch` with given random numbers chance (5, R), in [0, 1): of the keyframe, of u and v, and of the other u
+    and v of pixels that are drawn once more."""
+    anywhere = _pick(chance[0], store.count)
+    of_language = store.language[_pick(chance[0, :language_rays], store.language_count)]
     of_language = torch.where(store.language_count > 0, of_language, anywhere[:language_rays])
     newest = slice(language_rays, language_rays + recent_rays)
-    of_recent = store.recent[(chance[0, newest] * store.recent_count).long()]
+    of_recent = store.recent[_pick(chance[0, newest], store.recent_count)]
     of_recent = torch.where(store.recent_count > 0, of_recent, anywhere[newest])
     slots = torch.cat([of_language, of_recent, anywhere[newest.stop :]])
 
-    u, v = (chance[1] * store.camera.width).long(), (chance[2] * store.camera.height).long()
-    other_u, other_v = (chance[3] * store.camera.width).long(), (chance[4] * store.camera.height).long()
+    width, height = store.camera.width, store.camera.height
+    u, v, other_u, other_v = (_pick(c, size) for c, size in zip(chance[1:], (width, height, width, height)))
     redrawn = store.depth_z[slots, v, u].isnan()
     redrawn[guided_rays:] = False
     u, v = torch.where(redrawn, other_u, u), torch.where(redrawn, other_v, v)
@@ -77,3 +92,8 @@ def draw_batch(
     rgb = store.images[slots, v, u].float() / 255
     t_measured = store.depth_z[slots, v, u].float() / z_per_t
     return RayBatch(batch_rays, z_per_t, slots, uv, rgb, t_measured)
+
+
+def _pick(chance: Tensor, count: Tensor | int) -> Tensor:
+    """Whole numbers (R,) int64 in [0, count) by chance (R,) in [0, 1); 0 where count is 0."""
+    return (chance * count).long().clamp_max(count - 1).clamp_min(0)  # rounding may lead to count itself

@@ -23,7 +23,7 @@ from lerf_ros.query.target_pose import extent, target_axes
 from lerf_ros.query.votes import votes
 
 CLOSER_LOOKS = 3  # best regions of the map that are looked at closely, beside all that may be targets
-_VOTE = 0.33  # of a target's relevancy is the vote of the views
+_VOTE = 0.5  # of a target's relevancy is the vote of the views
 _WORTH_A_LOOK = 0.6  # of the best region's height above the map's median
 # Two maxima are one place when they are nearer together than this part of the better one's scale, which is the size of
 # the crop that both lie in, or nearer than that to what the better one covers.
@@ -43,7 +43,7 @@ class Target:
         quaternion_xyzw: orientation, see `target_pose.target_axes`.
         size: (3,) m, extents along the target's own axes, of what is more relevant than half way from the map's median
             to the target's peak.
-        relevancy: [0, 1], at the region's peak, averaged over the neighbourhood of a surface point, and for a third
+        relevancy: [0, 1], at the region's peak, averaged over the neighbourhood of a surface point, and for a half
             what the single views say there, see `votes`.
         scale: m, the physical crop size at which the region answers best.
         support: number of surface points of the region that are relevant by themselves, not by their neighbours.

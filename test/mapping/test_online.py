@@ -10,7 +10,7 @@ from lerf_ros.mapping.online import OnlineMapper
 
 @pytest.fixture
 def online(box):
-    config = box.config.override({"pyramid.batch": 12, "pyramid.time_share": 0.5})
+    config = box.config.override({"pyramid.batch": 12, "pyramid.time_share": 0.5, "pyramid.urgent_share": 0.5})
     return OnlineMapper(config, box.ColourEncoder(), "cpu")
 
 
@@ -76,6 +76,51 @@ def test_both_kinds_of_work_get_their_share_of_the_time(box, online, monkeypatch
         online.advance()
     assert online.pyramid_progress < 1.0
     assert 0.4 * seconds["now"] <= seconds["encoding"] <= 0.6 * seconds["now"]  # time_share is 0.5
+
+
+def test_coarse_crops_of_a_new_keyframe_come_before_fine_ones_that_are_begun(box):
+    config = box.config.override({"pyramid.batch": 12, "pyramid.coarse": 0.4})  # of levels 0.25 and 0.5
+    online = OnlineMapper(config, box.ColourEncoder(), "cpu")
+    frames = box.walk(10)
+    online.ingest(frames[0])
+    store = None
+    while store is None or not (online.mapper.store.host_valid[0, 1] and online._begun):
+        online.advance()
+        store = online.mapper.store
+    begun = dict(online._begun)
+    online.ingest(frames[5])
+    while not store.host_valid[1, 1]:
+        online.advance()
+    assert not store.host_valid[:, 0].any() and begun.items() <= online._begun.items()
+    assert work_until_encoded(online) > 0
+    assert sum(online.encoder.batches) == 2 * store.layout.total  # nothing was encoded twice
+
+
+@pytest.mark.parametrize(("coarse", "share"), [(0.1, 0.6), (0.9, 0.2)])
+def test_coarse_crops_are_urgent(box, monkeypatch, coarse, share):
+    """All levels are coarse, or none of them is."""
+    seconds = {"now": 0.0, "encoding": 0.0}
+    monkeypatch.setattr("lerf_ros.mapping.online.time", SimpleNamespace(monotonic=lambda: seconds["now"]))
+    settings = {"pyramid.batch": 4, "pyramid.coarse": coarse, "pyramid.time_share": 0.2, "pyramid.urgent_share": 0.6}
+    online = OnlineMapper(box.config.override(settings), box.ColourEncoder(), "cpu")
+    encode = online.encoder.encode_images
+
+    def slow_encode(crops):
+        seconds["now"] += 1.0
+        seconds["encoding"] += 1.0
+        return encode(crops)
+
+    def quick_step():
+        seconds["now"] += 0.5
+
+    monkeypatch.setattr(online.encoder, "encode_images", slow_encode)
+    monkeypatch.setattr(online.mapper, "step", quick_step)
+    for frame in box.walk(10):
+        online.ingest(frame)
+    while seconds["now"] < 30:
+        online.advance()
+    assert online.pyramid_progress < 1.0
+    assert seconds["encoding"] / seconds["now"] == pytest.approx(share, abs=0.05)
 
 
 def test_a_keyframe_replaced_while_it_is_encoded_gets_none_of_its_embeddings(box):

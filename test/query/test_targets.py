@@ -281,4 +281,4 @@ def test_the_vote_of_the_views_is_a_third_of_the_relevancy():
 
     discs = [((0.4, -0.3), 0.1, "mug", 0.9, ALL)]
     sure, doubted = (find_targets(table(discs), WordEncoder(), ["mug"])[0] for table in (DiscTable, Doubted))
-    assert doubted.best_relevancy == pytest.approx(0.67 * sure.best_relevancy + 0.33 * 0.5, abs=1e-3)
+    assert doubted.best_relevancy == pytest.approx(0.5 * sure.best_relevancy + 0.5 * 0.5, abs=1e-3)

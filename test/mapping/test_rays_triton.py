@@ -1,0 +1,92 @@
+"""The kernel that draws the rays of a step against its reference with the same random numbers: on a GPU where there is
+one, else under Triton's interpreter, which has to be chosen for a whole process before a kernel is defined; so without
+it, this module runs itself once more in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.contraction import SceneBounds
+from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.rays import drawn_batch
+
+pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+CUDA = torch.cuda.is_available() and not INTERPRETED
+
+needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+CAMERA = Camera(fx=40.0, fy=41.0, cx=31.5, cy=23.5, width=64, height=48)
+BOUNDS = SceneBounds((450_000.25, 5_400_000.5, 3.0), 3.5)  # a map in UTM
+RAYS = 150
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+def test_under_the_interpreter():
+    options = ["--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rs"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", *options, __file__]
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(re.search(r"(\d+) passed", run.stdout).group(1)) >= 5, run.stdout
+
+
+def store_of(keyframes, language, recent):
+    """A store with random contents in its first slots; a third of the depth is not measured."""
+    config = MapperConfig().override({"keyframe.capacity": 8})
+    store = KeyframeStore(config, CAMERA, 4, DEVICE)
+    generator = torch.Generator().manual_seed(keyframes)
+    store.images.copy_(torch.randint(0, 256, store.images.shape, generator=generator, dtype=torch.uint8))
+    depth_z = 1 + 3 * torch.rand(store.depth_z.shape, generator=generator)
+    store.depth_z.copy_(torch.where(depth_z < 2, torch.nan, depth_z))
+    turned = torch.linalg.qr(torch.randn(8, 3, 3, generator=generator, dtype=torch.float64)).Q
+    store.poses[:, :3, :3].copy_(turned)
+    offset = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    store.poses[:, :3, 3].copy_(torch.tensor(BOUNDS.center, dtype=torch.float64) + offset)
+    store.intrinsics.copy_(torch.tensor([40.0, 41.0, 31.5, 23.5]).expand(8, 4) + torch.arange(8)[:, None])
+    store.count.fill_(keyframes)
+    store.language[: len(language)] = torch.tensor(language, dtype=torch.int64)
+    store.recent[: len(recent)] = torch.tensor(recent, dtype=torch.int64)
+    store.language_count.fill_(len(language))
+    store.recent_count.fill_(len(recent))
+    return store
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("keyframes", "language", "recent", "guided"),
+    [(8, [3, 1], [7, 2], RAYS), (8, [], [], 100), (1, [0], [], 0), (5, [4], [1, 2, 3], 77)],
+)
+def test_agrees_with_the_reference(keyframes, language, recent, guided):
+    from lerf_ros.mapping.rays_triton import draw_triton
+
+    store = store_of(keyframes, language, recent)
+    chance = torch.rand(5, RAYS, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    found = draw_triton(store, chance, 60, 40, guided, BOUNDS.center_on(DEVICE), BOUNDS.radius)
+    batch = drawn_batch(store, chance, 60, 40, guided, BOUNDS)
+    expected = (
+        batch.rays.origins, batch.rays.directions, batch.z_per_t, batch.slots, batch.uv, batch.rgb, batch.t_measured
+    )  # fmt: skip
+    assert batch.t_measured.isnan().any() and batch.t_measured.isfinite().any()
+    for value, other in zip(found, expected, strict=True):
+        assert value.shape == other.shape and value.dtype == other.dtype
+        torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@needs_kernels
+def test_the_last_chance_below_one_stays_inside():
+    from lerf_ros.mapping.rays_triton import draw_triton
+
+    store = store_of(8, [7], [7])
+    chance = torch.full((5, RAYS), 1 - 2**-24, device=DEVICE)
+    *_, slots, uv, _, _ = draw_triton(store, chance, 60, 40, RAYS, BOUNDS.center_on(DEVICE), BOUNDS.radius)
+    assert (slots == 7).all() and (uv == torch.tensor([63.0, 47.0], device=DEVICE)).all()
