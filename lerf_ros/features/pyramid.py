@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lerf_ros.kernels import runs_kernels
+
 LERF_FRACTIONS = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)
 
 
@@ -119,6 +121,20 @@ class PyramidLayout:
         windows = padded.unfold(1, at.crop_px, at.stride).unfold(2, at.crop_px, at.stride)  # a view: nothing copied yet
         crops = windows[:, index // at.columns, index % at.columns].transpose(0, 1)
         return F.interpolate(crops, (size, size), mode="bilinear", antialias=True) if size else crops.contiguous()
+
+    def supervision(
+        self, buffer: Tensor, valid: Tensor, slots: Tensor, uv: Tensor, random: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What rays learn from: `interpolate` at sizes that `draw_crop_px` draws. Targets (R, D), crop sizes (R,) px.
+
+        Where our kernels run, one launch does both, and agrees to rounding. Needs no gradient and gives none.
+        """
+        if runs_kernels(buffer.device):
+            from lerf_ros.features.pyramid_triton import supervision_triton  # not everywhere installed
+
+            return supervision_triton(buffer, valid, slots, uv, random, self._table(buffer.device))
+        crop_px = self.draw_crop_px(valid, slots, random)
+        return self.interpolate(buffer, valid, slots, uv, crop_px), crop_px
 
     def draw_crop_px(self, valid: Tensor, slots: Tensor, random: Tensor) -> Tensor:
         """Crop sizes (R,) px, uniform between the smallest and largest valid level of each ray's slot.

@@ -149,19 +149,19 @@ class Trainer:
         """Language at a random crop size of the encoded range, and dense features, on the first rays of the batch."""
         assert self._fields.language is not None
         rays = slice(self._language_rays)
-        slots, layout = batch.slots[rays], self._store.layout
-        crop_px = layout.draw_crop_px(self._store.valid, slots, torch.rand_like(batch.z_per_t[rays]))
-        targets = layout.interpolate(self._store.embeds, self._store.valid, slots, batch.uv[rays], crop_px)
+        slots, store = batch.slots[rays], self._store
+        random = torch.rand_like(batch.z_per_t[rays])
+        targets, crop_px = store.layout.supervision(store.embeds, store.valid, slots, batch.uv[rays], random)
         features = training_features(self._fields.language, marched[rays], self._config.language)
-        focal_px = self._store.intrinsics[slots, 1]
+        focal_px = store.intrinsics[slots, 1]
         t = features.t.movedim(0, -1)  # rays last: one or several features a ray
         scale = self._crop_scale.of(crop_px, t, batch.z_per_t[rays], focal_px).movedim(-1, 0)
         language = losses.language_loss(features.embed(scale), targets)
         dino = features.dino() if self._learns_dense() else None
         if dino is None:
             return language, torch.zeros_like(language)
-        dense = self._store.dense_grid.interpolate(self._store.dense, slots, batch.uv[rays])
-        return language, losses.dino_loss(dino, dense, self._store.dense_valid[slots])
+        dense = store.dense_grid.interpolate(store.dense, slots, batch.uv[rays])
+        return language, losses.dino_loss(dino, dense, store.dense_valid[slots])
 
     def _set_rates(self) -> None:
         share = rate_share(self.steps, self._config.optimiser)
