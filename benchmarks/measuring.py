@@ -159,9 +159,14 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, benchmark: str, origin: dict[str, Any], bandwidth: float, rows: Sequence[Any]) -> None:
-    """One file per run: where it ran (:func:`provenance`), the copy bandwidth, bytes/s, and the rows (dataclasses)."""
-    record = {"benchmark": benchmark, **origin, "copy_bandwidth_gb_s": round(bandwidth / 1e9, 1)}
+def write_json(
+    path: Path, benchmark: str, origin: dict[str, Any], bandwidth: float | None, rows: Sequence[Any]
+) -> None:
+    """One file per run: where it ran (:func:`provenance`), the copy bandwidth, bytes/s, where it limits what was
+    measured, and the rows (dataclasses)."""
+    record = {"benchmark": benchmark, **origin}
+    if bandwidth is not None:
+        record["copy_bandwidth_gb_s"] = round(bandwidth / 1e9, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**record, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 

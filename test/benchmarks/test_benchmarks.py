@@ -39,7 +39,7 @@ def run(monkeypatch, tmp_path, frames, capsys):
 
     def run(name, *arguments):
         module = importlib.import_module(name)
-        monkeypatch.setattr(module, "load_frames", lambda spec, count: frames[:count])
+        monkeypatch.setattr(module, "load_frames", lambda spec, count: frames[:count], raising=False)
         monkeypatch.setattr(module, "held_out_frames", lambda folder, training: frames[:1], raising=False)
         path = tmp_path / "figures.json"
         module.main(["--device", "cpu", "--preset", "cpu", "--json", str(path), *arguments])
@@ -77,3 +77,25 @@ def test_query(run):
     assert all(0 < row["p50_ms"] <= row["worst_ms"] for row in rows.values())
     assert rows["relevancy picture 96x72, stride 8"]["limit_ms"] > 0
     assert "closer looks" in table
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_end_to_end(run, monkeypatch):
+    """The node runs in a process of its own, to which the small settings go as parameters."""
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "86")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(FOLDER.parent / "config" / "fastdds.xml"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    overrides = ",".join(f"'{name}={json.dumps(value)}'" for name, value in TINY.items())
+    small = ["--width", "160", "--frames", "10", "--questions", "1", "--quiet", "0.5", "--limit", "0", "--settle", "0"]
+    parameters = [f"map.overrides:=[{overrides}]", "query.max_points:=500", "training.threads:=1"]
+    figures, table = run("end_to_end", *small, *(part for value in parameters for part in ("--parameter", value)))
+    walk, *asked = figures["rows"]
+    assert walk["published"] == 10 and 1 <= walk["keyframes"] <= walk["taken"] <= 10 - walk["dropped"]
+    assert 0 <= walk["end_right"] <= walk["end_seen"] and walk["end_seen"] > 0
+    assert all(0 <= right <= seen <= walk["end_seen"] for _, right, seen in walk["progress"])
+    assert [row["questions"] for row in asked] == [1, 1]
+    assert all(0 < row["p50_ms"] <= row["worst_ms"] and row["quiet_steps_per_s"] > 0 for row in asked)
+    assert "right at the end of the walk" in table
