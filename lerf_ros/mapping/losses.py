@@ -1,10 +1,13 @@
-"""Loss terms of the map, one function per term. R rays, S samples, D embedding size; all return a scalar."""
+"""Loss terms of the map, one function per term. R rays, S samples, D embedding size; all return a scalar.
+
+Those on depth and on the shape of the weights are means of what `render.composite` gives per ray."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from lerf_ros.render.composite import is_measured
 from lerf_ros.render.resampling import Histogram
 
 _CHARBONNIER_EPSILON = 1e-3
@@ -16,56 +19,12 @@ def colour_loss(rgb: Tensor, target: Tensor) -> Tensor:
 
     Nearly L1: specular highlights and small pose errors of a real recording pull less than with squares.
     """
-    return torch.sqrt((rgb - target).square() + _CHARBONNIER_EPSILON**2).mean()
+    return torch.hypot(rgb - target, rgb.new_full((), _CHARBONNIER_EPSILON)).mean()
 
 
-def depth_loss(t_expected: Tensor, t_measured: Tensor) -> Tensor:
-    """Mean |t_expected - t_measured| / t_measured over the rays with measured depth (NaN: not measured), all (R,) m.
-
-    The division follows the sensors: their error grows with distance.
-    """
-    measured = torch.isfinite(t_measured)
-    t_target = torch.where(measured, t_measured, t_expected.detach().clamp_min(1e-3))
-    return ((t_expected - t_target).abs() / t_target).sum() / measured.sum().clamp_min(1)
-
-
-def sight_loss(weights: Tensor, t_edges: Tensor, t_measured: Tensor, sigma: float) -> Tensor:
-    """Line of sight (Urban Radiance Fields, Rematas et al. 2022, eq. 11 to 13): a measured ray ends at its surface.
-
-    Each interval's weight shall be the share of a normal distribution N(t_measured, sigma) that falls into it: none in
-    the free space before the surface, all of it around the surface. Behind the surface nothing is asked: what is
-    there, the camera cannot know, and the weights sum to at most one. Mean over measured rays of the squared
-    differences, summed along the ray.
-
-    Args:
-        weights: (R, S).
-        t_edges: (R, S + 1) m.
-        t_measured: (R,) m, NaN: not measured.
-        sigma: m.
-    """
-    measured = torch.isfinite(t_measured)
-    t = torch.where(measured, t_measured, 0.0)[:, None]
-    cdf = 0.5 * (1 + torch.erf((t_edges - t) / (sigma * 2**0.5)))
-    share = cdf[:, 1:] - cdf[:, :-1]
-    before = t_edges[:, :-1] < t + 3 * sigma
-    error = torch.where(before & measured[:, None], weights - share, 0.0)
-    return error.square().sum() / measured.sum().clamp_min(1)
-
-
-def distortion_loss(weights: Tensor, t_edges: Tensor, far: float) -> Tensor:
-    """mip-NeRF 360's distortion (Barron et al. 2022, eq. 15) of intervals on t / far, mean over rays.
-
-    sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 d_i with interval centres m and lengths d. The double sum is written as
-    prefix sums, since the centres ascend: 2 sum_i w_i (m_i sum_{j<i} w_j - sum_{j<i} w_j m_j).
-    """
-    s = t_edges / far
-    centres, lengths = (s[:, 1:] + s[:, :-1]) / 2, s[:, 1:] - s[:, :-1]
-    weighted = weights * centres
-    before = weights.cumsum(dim=1) - weights
-    weighted_before = weighted.cumsum(dim=1) - weighted
-    between = 2 * (weighted * before - weights * weighted_before).sum(dim=1)
-    within = (weights.square() * lengths).sum(dim=1) / 3
-    return (between + within).mean()
+def measured_count(t_measured: Tensor) -> Tensor:
+    """How many rays have a measured distance t_measured (R,); at least 1, to divide by."""
+    return is_measured(t_measured).sum().clamp_min(1)
 
 
 def interlevel_loss(t_edges: Tensor, weights: Tensor, histogram: Histogram) -> Tensor:
@@ -95,9 +54,8 @@ def language_loss(embeds: Tensor, targets: Tensor) -> Tensor:
 
     LERF's code sums a Huber loss of threshold 1.25 over D on unit vectors, which is |e - e'|^2 / 2 = 1 - cos.
     """
-    supervised = targets.any(dim=-1)
-    cosines = (embeds * targets).sum(dim=-1)
-    return torch.where(supervised, 1 - cosines, 0.0).sum() / supervised.sum().clamp_min(1)
+    supervised = targets.any(dim=-1).sum()
+    return (supervised - (embeds * targets).sum()) / supervised.clamp_min(1)  # the cosine with zeros is zero
 
 
 def dino_loss(features: Tensor, targets: Tensor, known: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 from lerf_ros.field.radiance import RadianceField
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
+from lerf_ros.render.composite import Composite, composite
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.sampling import midpoints
-from lerf_ros.render.volume import accumulate, opacity, weights_from_sigmas
+from lerf_ros.render.volume import rendered_colour, weights_from_sigmas
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,26 @@ class March:
 
 
 def march(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> March:
-    """Renders colour along rays whose intervals are t_edges (R, S + 1) metres.
-
-    Light that passes all samples takes the colour of the last one: rooms have no background.
-    """
-    x_unit = rays.x_unit(midpoints(t_edges))
-    sigmas, colours = radiance.along_rays(x_unit, rays.directions)
+    """Renders colour along rays whose intervals are t_edges (R, S + 1) metres, see `volume.rendered_colour`."""
+    x_unit, sigmas, colours = _field_along(radiance, rays, t_edges)
     weights = weights_from_sigmas(sigmas, t_edges[:, 1:] - t_edges[:, :-1])
-    rgb = accumulate(weights, colours) + (1 - opacity(weights))[:, None] * colours[:, -1]
-    return March(rays, x_unit, t_edges, sigmas, weights, rgb)
+    return March(rays, x_unit, t_edges, sigmas, weights, rendered_colour(weights, colours))
+
+
+def march_measured(
+    radiance: RadianceField, rays: Rays, t_edges: Tensor, t_measured: Tensor, sight_sigma: float, far: float
+) -> tuple[March, Composite]:
+    """As `march`, for training: with errors per ray against t_measured (R,), see `render.composite`. The weights carry
+    no gradient."""
+    x_unit, sigmas, colours = _field_along(radiance, rays, t_edges)
+    result = composite(sigmas, colours, t_edges, t_measured, sight_sigma, far)
+    return March(rays, x_unit, t_edges, sigmas, result.weights, result.rgb), result
+
+
+def _field_along(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Places of the samples, x_unit (R, S, 3), and there sigmas (R, S), 1/m, and colours (R, S, 3)."""
+    x_unit = rays.x_unit(midpoints(t_edges))
+    return x_unit, *radiance.along_rays(x_unit, rays.directions)
 
 
 @torch.no_grad()

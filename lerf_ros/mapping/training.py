@@ -14,13 +14,12 @@ from lerf_ros.mapping.config import MapperConfig, OptimiserConfig
 from lerf_ros.mapping.decoding import CropScale, training_features
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.marching import March, march
+from lerf_ros.mapping.marching import March, march_measured
 from lerf_ros.mapping.rays import RayBatch, draw_batch
 from lerf_ros.mapping.table_adam import TableAdam
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.resampling import Histogram
 from lerf_ros.render.sampling import depth_guided_edges, spaced_edges, stratified_edges
-from lerf_ros.render.volume import expected_depth
 
 _BETAS, _EPS = (0.9, 0.99), 1e-15  # Adam's, as in instant-NGP
 
@@ -78,22 +77,21 @@ class Trainer:
         rays, guided = self._config.sampling.rays, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         t_edges, histograms = self._edges(batch, guided)
-        marched = march(self._fields.radiance, batch.rays, t_edges)
+        weight, far = self._config.loss, self._config.scene.far
+        marched, errors = march_measured(
+            self._fields.radiance, batch.rays, t_edges, batch.t_measured, weight.sight_sigma, far
+        )
         self._fields.update_proposal(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
 
-        weight = self._config.loss
         rgb = marched.rgb if self._fields.exposure is None else self._fields.exposure(marched.rgb, batch.slots)
         colour = losses.colour_loss(rgb, batch.rgb)
-        t_expected = expected_depth(marched.weights, marched.t_edges)
-        depth = losses.depth_loss(t_expected, batch.t_measured)
+        measured = losses.measured_count(batch.t_measured)
+        depth = errors.depth.sum() / measured
         loss = colour + weight.depth * depth
         if weight.sight:
-            sight = losses.sight_loss(marched.weights, marched.t_edges, batch.t_measured, weight.sight_sigma)
-            loss = loss + weight.sight * sight
+            loss = loss + weight.sight * (errors.sight.sum() / measured)
         if weight.distortion:
-            loss = loss + weight.distortion * losses.distortion_loss(
-                marched.weights, marched.t_edges, self._config.scene.far
-            )
+            loss = loss + weight.distortion * errors.distortion.mean()
         for histogram in histograms:
             free = marched[guided:]
             loss = loss + weight.interlevel * losses.interlevel_loss(free.t_edges, free.weights, histogram)

@@ -49,6 +49,20 @@ def opacity(weights: Tensor) -> Tensor:
     return weights.sum(dim=-1)
 
 
+def rendered_colour(weights: Tensor, colours: Tensor) -> Tensor:
+    """``sum_i w_i c_i + (1 - O) c_S``: light that passes all samples takes the colour of the last one, since rooms have
+    no background.
+
+    Args:
+        weights: (R, S).
+        colours: (R, S, 3).
+
+    Returns:
+        (R, 3).
+    """
+    return accumulate(weights, colours) + (1 - opacity(weights))[:, None] * colours[:, -1]
+
+
 def expected_depth(weights: Tensor, t_edges: Tensor) -> Tensor:
     """``sum_i w_i m_i / O`` with interval midpoints m: the mean of where the ray ends, if it ends.
 

@@ -1,6 +1,5 @@
 import numpy as np
 import torch
-from scipy.stats import norm
 
 from lerf_ros.mapping import losses
 from lerf_ros.render.resampling import Histogram
@@ -14,39 +13,9 @@ def test_colour_loss_is_nearly_the_mean_absolute_difference():
     assert torch.isfinite(same.grad).all()
 
 
-def test_depth_loss_is_relative_and_skips_what_was_not_measured():
-    expected = torch.tensor([1.1, 3.0, 5.0], requires_grad=True)
-    measured = torch.tensor([1.0, 4.0, torch.nan])
-    loss = losses.depth_loss(expected, measured)
-    torch.testing.assert_close(loss, torch.tensor((0.1 / 1.0 + 1.0 / 4.0) / 2))
-    loss.backward()
-    torch.testing.assert_close(expected.grad, torch.tensor([1 / 1.0, -1 / 4.0, 0.0]) / 2)
-    assert losses.depth_loss(expected, torch.full((3,), torch.nan)) == 0
-
-
-def test_sight_loss_asks_for_a_normal_distribution_up_to_the_surface():
-    t_edges, t, sigma = np.linspace(0.5, 3.0, 26), 1.52, 0.08
-    share = np.diff(norm.cdf(t_edges, t, sigma))
-    weights = np.random.default_rng(0).uniform(0, 0.1, 25)
-    asked = t_edges[:-1] < t + 3 * sigma
-    expected = np.sum((weights - share)[asked] ** 2)
-    rows = torch.tensor(np.stack([weights, weights]))
-    edges = torch.tensor(np.stack([t_edges, t_edges]))
-    loss = losses.sight_loss(rows, edges, torch.tensor([t, np.nan]), sigma)
-    np.testing.assert_allclose(float(loss), expected, rtol=1e-6)
-    ideal = losses.sight_loss(torch.tensor(share)[None], edges[:1], torch.tensor([t]), sigma)
-    assert float(ideal) < 1e-12
-
-
-def test_distortion_loss_is_the_double_sum():
-    rng = np.random.default_rng(1)
-    weights, t_edges, far = rng.uniform(0, 1, (3, 7)), np.sort(rng.uniform(0, 5, (3, 8)), axis=1), 5.0
-    expected = 0.0
-    for w, s in zip(weights, t_edges / far, strict=True):
-        m, d = (s[1:] + s[:-1]) / 2, np.diff(s)
-        expected += sum(w[i] * w[j] * abs(m[i] - m[j]) for i in range(7) for j in range(7)) + np.sum(w**2 * d) / 3
-    loss = losses.distortion_loss(torch.tensor(weights), torch.tensor(t_edges), far)
-    np.testing.assert_allclose(float(loss), expected / 3, rtol=1e-6)
+def test_measured_rays_are_counted_and_at_least_one():
+    assert losses.measured_count(torch.tensor([1.0, torch.nan, 4.0, torch.inf])) == 2
+    assert losses.measured_count(torch.full((3,), torch.nan)) == 1
 
 
 def test_language_loss_is_one_minus_cosine_over_the_rays_with_a_target():
