@@ -18,6 +18,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lerf_ros.features.vision_transformer import FusedVisionTransformer, is_supported
 from lerf_ros.features.word_tokenizer import WordTokenizer
 
 MINI_CLIP = Path(__file__).parent / "mini_clip"
@@ -84,6 +85,7 @@ class Encoder:
         preprocess = open_clip.get_model_preprocess_cfg(model)
         self._mean = torch.tensor(preprocess["mean"], device=self.device).view(3, 1, 1)
         self._std = torch.tensor(preprocess["std"], device=self.device).view(3, 1, 1)
+        self._fused = FusedVisionTransformer(model.visual, self._mean, self._std) if is_supported(model) else None
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self.embed_dim = self._embed_texts(["object"]).shape[-1]
 
@@ -96,9 +98,7 @@ class Encoder:
         size = (self.image_size, self.image_size)
         if crops.shape[2:] != size:
             crops = F.interpolate(crops, size, mode="bilinear", antialias=True)
-        crops = ((crops - self._mean) / self._std).to(self.dtype, memory_format=torch.channels_last)
-        embeds = self.model.encode_image(crops)
-        return F.normalize(embeds.float(), dim=-1)
+        return F.normalize(self._embed_images(crops).float(), dim=-1)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit-norm embeddings (T, D) float32, cached. ValueError when a text is blank."""
@@ -118,6 +118,13 @@ class Encoder:
     def unknown_words(self, text: str) -> list[str]:
         """Words of ``text`` that the encoder has never seen; always empty for models with a sub-word vocabulary."""
         return self.tokenizer.unknown_words(text) if isinstance(self.tokenizer, WordTokenizer) else []
+
+    def _embed_images(self, crops: Tensor) -> Tensor:
+        """Crops (B, 3, H, W) float32 of the model's own size -> (B, D), of any length."""
+        if self._fused is not None and len(crops):
+            return self._fused(crops)
+        crops = ((crops - self._mean) / self._std).to(self.dtype, memory_format=torch.channels_last)
+        return self.model.encode_image(crops)
 
     @torch.no_grad()
     def _embed_texts(self, texts: list[str]) -> Tensor:
