@@ -12,7 +12,6 @@ from lerf_ros.field.radiance import RadianceField
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.render.rays import Rays
-from lerf_ros.render.sampling import midpoints
 from lerf_ros.render.volume import accumulate, opacity, weights_from_sigmas
 
 
@@ -39,7 +38,7 @@ def march(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> March:
 
     Light that passes all samples takes the colour of the last one: rooms have no background.
     """
-    x_unit = rays.x_unit(midpoints(t_edges))
+    x_unit = rays.x_unit_of_intervals(t_edges)
     sigmas, geometry = radiance.density(x_unit.flatten(0, 1))
     sigmas = sigmas.view(x_unit.shape[:2])
     weights = weights_from_sigmas(sigmas, t_edges[:, 1:] - t_edges[:, :-1])
