@@ -23,6 +23,7 @@ from lerf_ros.features.word_tokenizer import WordTokenizer
 
 MINI_CLIP = Path(__file__).parent / "mini_clip"
 _CACHED_TEXTS = 4096
+_FEWEST_CROPS = 16  # in a batch on CUDA
 
 
 class EncoderError(RuntimeError):
@@ -123,8 +124,11 @@ class Encoder:
         """Crops (B, 3, H, W) float32 of the model's own size -> (B, D), of any length."""
         if self._fused is not None and len(crops):
             return self._fused(crops)
+        count, padded = len(crops), len(crops)
+        if self.device.type == "cuda":  # convolutions are planned anew for every number of crops: let there be few
+            padded = max(_FEWEST_CROPS, 1 << (count - 1).bit_length())
         crops = ((crops - self._mean) / self._std).to(self.dtype, memory_format=torch.channels_last)
-        return self.model.encode_image(crops)
+        return self.model.encode_image(F.pad(crops, [0] * 7 + [padded - count]))[:count]
 
     @torch.no_grad()
     def _embed_texts(self, texts: list[str]) -> Tensor:

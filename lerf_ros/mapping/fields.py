@@ -13,7 +13,7 @@ from lerf_ros.mapping.config import MapperConfig, ProposalNetworksConfig
 from lerf_ros.render.proposal import DensityGrid
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.resampling import Histogram, ResampledProposal
-from lerf_ros.render.sampling import spaced_edges, stratified_edges
+from lerf_ros.render.sampling import kept_spaced_edges, stratified_edges
 
 
 class MapFields(nn.Module):
@@ -71,10 +71,10 @@ class MapFields(nn.Module):
         Returns:
             (R, samples + 1) m along the ray, and what proposal networks believed about the rays (nothing of a grid).
         """
-        bins = spaced_edges(self.scene.near, self.scene.far, self._bins, rays.radius, rays.directions.device)
-        t_edges = stratified_edges(bins, len(rays.directions), jitter)
+        bins = kept_spaced_edges(self.scene.near, self.scene.far, self._bins, rays.radius, rays.directions.device)
         if isinstance(self.proposal, DensityGrid):
-            return self.proposal.propose(rays, t_edges, samples, jitter, explore), ()
+            return self.proposal.propose(rays, bins, samples, jitter, explore), ()
+        t_edges = stratified_edges(bins, len(rays.directions), jitter)
         return self.proposal.propose(rays, t_edges, samples, jitter)
 
     def update_proposal(self, x_unit: Tensor, sigmas: Tensor) -> None:

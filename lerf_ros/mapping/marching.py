@@ -13,7 +13,6 @@ from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.render.composite import Composite, composite
 from lerf_ros.render.rays import Rays
-from lerf_ros.render.sampling import midpoints
 from lerf_ros.render.volume import rendered_colour, weights_from_sigmas
 
 
@@ -54,7 +53,7 @@ def march_measured(
 
 def _field_along(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Places of the samples, x_unit (R, S, 3), and there sigmas (R, S), 1/m, and colours (R, S, 3)."""
-    x_unit = rays.x_unit(midpoints(t_edges))
+    x_unit = rays.x_unit_of_intervals(t_edges)
     return x_unit, *radiance.along_rays(x_unit, rays.directions)
 
 

@@ -19,7 +19,7 @@ from lerf_ros.mapping.rays import RayBatch, draw_batch
 from lerf_ros.mapping.table_adam import TableAdam
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.resampling import Histogram
-from lerf_ros.render.sampling import depth_guided_edges, spaced_edges, stratified_edges
+from lerf_ros.render.sampling import depth_guided_edges, kept_spaced_edges
 
 _BETAS, _EPS = (0.9, 0.99), 1e-15  # Adam's, as in instant-NGP
 
@@ -130,9 +130,9 @@ class Trainer:
         """Sample intervals: the first `guided` rays around their measured depth, the others as in rendering. A guided
         ray that has no depth after all is sampled evenly. And what proposal networks believed about the others."""
         sampling, scene, device = self._config.sampling, self._config.scene, batch.t_measured.device
-        even = spaced_edges(scene.near, scene.far, sampling.samples, self._bounds.radius, device)
+        even = kept_spaced_edges(scene.near, scene.far, sampling.samples, self._bounds.radius, device)
         around_depth = depth_guided_edges(
-            stratified_edges(even, guided),
+            even,
             batch.t_measured[:guided],
             self._surface_band,
             scene.near,

@@ -3,12 +3,22 @@
 ``t_edges`` (R, S + 1) are metres along the ray, ascending; interval i is represented by one field sample
 (:func:`midpoints`). Nothing here is differentiated. With ``jitter`` the inner edges move at random (training), without
 it they are deterministic (rendering).
+
+What draws no random numbers itself takes ``noise``, uniform in [0, 1), one column per edge (the first and the last do
+not move), or None for no jitter: with the same noise, a GPU's fused kernels and torch give the same edges.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
+
+from lerf_ros.kernels import runs_kernels
+
+FLOOR = 0.01  # share of a ray's weight that importance sampling spreads evenly over the bins
+EMPTY = 1e-5  # weight that it adds to all bins together: rays without any are sampled evenly
 
 
 def midpoints(t_edges: Tensor) -> Tensor:
@@ -41,25 +51,39 @@ def spaced_edges(near: float, far: float, bins: int, knee: float, device: torch.
     return t_edges
 
 
+@cache
+def kept_spaced_edges(near: float, far: float, bins: int, knee: float, device: torch.device) -> Tensor:
+    """As :func:`spaced_edges`, computed once per process, for what needs them in every step. Only to be read."""
+    return spaced_edges(near, far, bins, knee, device)  # kept for ever: captured graphs go on reading it
+
+
 @torch.no_grad()
 def stratified_edges(t_edges: Tensor, rays: int, jitter: bool = True) -> Tensor:
     """Stratified sampling: (B + 1,) common edges -> (rays, B + 1), inner edges moved within their neighbourhoods.
 
     Edge i is drawn uniformly between the midpoints of its two bins, so order is kept and the ends stay.
     """
-    if not jitter:
+    return moved_edges(t_edges, rays, draw_noise(rays, len(t_edges), jitter, t_edges.device))
+
+
+def draw_noise(rays: int, columns: int, jitter: bool, device: torch.device) -> Tensor | None:
+    """(rays, columns) uniform in [0, 1), or None without jitter."""
+    return torch.rand(rays, columns, device=device) if jitter else None
+
+
+def moved_edges(t_edges: Tensor, rays: int, noise: Tensor | None) -> Tensor:
+    """:func:`stratified_edges` with noise (rays, B + 1)."""
+    if noise is None:
         return t_edges.expand(rays, -1)
     middle = midpoints(t_edges)
-    lower = torch.cat([t_edges[:1], middle])
-    upper = torch.cat([middle, t_edges[-1:]])
-    noise = torch.rand(rays, len(t_edges), device=t_edges.device)
-    noise[:, 0], noise[:, -1] = 0.0, 1.0
+    lower = torch.cat([t_edges[:1], middle[:-1], t_edges[-1:]])
+    upper = torch.cat([t_edges[:1], middle[1:], t_edges[-1:]])
     return torch.lerp(lower.expand_as(noise), upper.expand_as(noise), noise)
 
 
 @torch.no_grad()
 def importance_edges(
-    t_edges: Tensor, weights: Tensor, samples: int, jitter: bool = True, floor: float = 0.01
+    t_edges: Tensor, weights: Tensor, samples: int, jitter: bool = True, floor: float = FLOOR
 ) -> Tensor:
     """Inverse-CDF sampling (NeRF, sec. 5.2) of a piecewise constant density: equal shares of weight per new interval.
 
@@ -72,11 +96,19 @@ def importance_edges(
     Returns:
         (R, S + 1) m, from the first to the last bin edge.
     """
+    noise = draw_noise(len(weights), samples + 1, jitter, weights.device)
+    return importance_edges_from_noise(t_edges, weights, samples, noise, floor)
+
+
+def importance_edges_from_noise(
+    t_edges: Tensor, weights: Tensor, samples: int, noise: Tensor | None, floor: float = FLOOR
+) -> Tensor:
+    """:func:`importance_edges` with noise (R, S + 1)."""
     rays, bins = weights.shape
-    weights = weights + (floor * weights.sum(dim=-1, keepdim=True) + 1e-5) / bins
+    weights = weights + (floor * weights.sum(dim=-1, keepdim=True) + EMPTY) / bins
     cdf = torch.nn.functional.pad(weights.cumsum(dim=-1), (1, 0))
     cdf = cdf / cdf[:, -1:]
-    u = _unit_edges(rays, samples, jitter, weights.device).contiguous()
+    u = _unit_edges(rays, samples, noise, weights.device).contiguous()
     upper = torch.searchsorted(cdf, u, right=True).clamp(1, bins)
     cdf_lower, cdf_upper = cdf.gather(1, upper - 1), cdf.gather(1, upper)
     fraction = ((u - cdf_lower) / (cdf_upper - cdf_lower)).clamp(0.0, 1.0)
@@ -93,7 +125,7 @@ def depth_guided_edges(
     ``near .. t_surface - half_width``. Where it is NaN the given edges are kept: same shape, no branch.
 
     Args:
-        t_edges: what rays without depth use, m, (R, S + 1).
+        t_edges: what rays without depth use, m, (R, S + 1), or (S + 1,) common to them, which jitter then moves too.
         t_surface: measured distance along the ray (not z), m, NaN where unknown, (R,).
         half_width: of the band around the surface, m, (R,) or a scalar tensor.
         near: m, where sampling begins.
@@ -105,17 +137,41 @@ def depth_guided_edges(
     Raises:
         ValueError: surface_samples out of range.
     """
-    rays, samples = t_edges.shape[0], t_edges.shape[1] - 1
+    samples = t_edges.shape[-1] - 1
     if not 1 <= surface_samples < samples:
         raise ValueError(f"surface_samples must be between 1 and {samples - 1}, got {surface_samples}")
+    noise = draw_noise(len(t_surface), samples + 1, jitter, t_edges.device)
+    guided_edges = _guided_edges_triton if runs_kernels(t_edges.device) else guided_edges_torch
+    return guided_edges(t_edges, t_surface, half_width, near, surface_samples, noise)
+
+
+def guided_edges_torch(
+    t_edges: Tensor, t_surface: Tensor, half_width: Tensor, near: float, surface_samples: int, noise: Tensor | None
+) -> Tensor:
+    """Reference backend of :func:`depth_guided_edges`, with noise (R, S + 1).
+
+    A ray moves either its guided edges or the common ones, so the same noise does for both.
+    """
+    rays, before = len(t_surface), t_edges.shape[-1] - 1 - surface_samples
+    if t_edges.dim() == 1:
+        t_edges = moved_edges(t_edges, rays, noise)
     band_start = (t_surface - half_width).clamp_min(near)[:, None]
     band_end = (t_surface + half_width).clamp_min(near)[:, None]
-    free = _unit_edges(rays, samples - surface_samples, jitter, t_edges.device)
-    band = _unit_edges(rays, surface_samples, jitter, t_edges.device)
+    # The two share a column of noise, that of the edge where they meet, which does not move.
+    free = _unit_edges(rays, before, None if noise is None else noise[:, : before + 1], t_edges.device)
+    band = _unit_edges(rays, surface_samples, None if noise is None else noise[:, before:], t_edges.device)
     guided = torch.cat([near + (band_start - near) * free[:, :-1], band_start + (band_end - band_start) * band], dim=1)
     return torch.where(t_surface[:, None].isnan(), t_edges, guided)
 
 
-def _unit_edges(rays: int, samples: int, jitter: bool, device: torch.device) -> Tensor:
+def _guided_edges_triton(
+    t_edges: Tensor, t_surface: Tensor, half_width: Tensor, near: float, surface_samples: int, noise: Tensor | None
+) -> Tensor:
+    from lerf_ros.render.sampling_triton import guided_edges_triton  # where Triton is installed
+
+    return guided_edges_triton(t_edges, t_surface, half_width, near, surface_samples, noise)
+
+
+def _unit_edges(rays: int, samples: int, noise: Tensor | None, device: torch.device) -> Tensor:
     """(rays, samples + 1) ascending from 0 to 1, the inner ones within half an interval of the even spacing."""
-    return stratified_edges(torch.linspace(0.0, 1.0, samples + 1, device=device), rays, jitter)
+    return moved_edges(torch.linspace(0.0, 1.0, samples + 1, device=device), rays, noise)
