@@ -99,7 +99,7 @@ class RadianceField(nn.Module):
         return TruncatedExp.apply(out[:, 0].float()), out[:, 1:]
 
     def along_rays(self, x_unit: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Density and colour of the samples of rays: :meth:`density` and :meth:`colour`, in one launch where kernels run.
+        """Density and colour of the samples of rays, as :meth:`density` and :meth:`colour`: one launch with kernels.
 
         Args:
             x_unit: (R, S, 3).
@@ -137,7 +137,6 @@ class RadianceField(nn.Module):
             hidden = self.colour_from_geometry(geometry).unflatten(0, (len(directions), -1)) + from_direction[:, None]
             out = self.colour_network(hidden.flatten(0, 1))
         return out.float().sigmoid()
-
 
     def _is_fused(self, samples: int) -> bool:
         """Whether the fused kernels are made for these sizes."""

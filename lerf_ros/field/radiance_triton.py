@@ -1,6 +1,6 @@
 """CUDA backend of the radiance field's two small networks: one launch forward, one backward, activations in registers.
 
-For a block of samples, with the weights of `RadianceField` (rows are outputs) and the spherical harmonics Y of its rays:
+For a block of samples, with the weights of `RadianceField` (rows are outputs) and spherical harmonics Y of its rays:
 
     h = relu(W1 e + b1),  o = W2 h + b2,  sigma = exp(min(o_0, limit))
     c = relu(Wg o_1.. + Wd Y + bd),  d = relu(W3 c + b3),  rgb = sigmoid(W4 d + b4)
@@ -25,8 +25,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_SAMPLES, _WARPS = 128, 8  # per block
-_PROGRAMS = 132  # of the backward pass: one for each multiprocessor of an H100 or H200
+# Samples per block and warps per program, measured on one H200; programs of the backward pass: two for each
+# multiprocessor of an H100 or H200.
+_FORWARD, _BACKWARD, _PROGRAMS = (128, 4), (64, 4), 264
 _OUTPUTS = 16  # of the density network, and of the padded colours: the least that a matrix unit takes
 
 
@@ -281,8 +282,8 @@ def _backward(
 class Radiance(torch.autograd.Function):
     """``apply(encoded (N, E), directions (R, 3), limit, *radiance.Weights)`` -> sigmas (N,), colours (N, 3), both float32.
 
-    N = R S, with S of at least `radiance.FEWEST_FUSED`. The type of `encoded`, bfloat16 or float32, is what the matrix products
-    take; they sum in float32. Directions get no gradient.
+    N = R S, with S of at least `radiance.FEWEST_FUSED`. The type of `encoded`, bfloat16 or float32, is what the matrix
+    products take; they sum in float32. Directions get no gradient.
     """
 
     @staticmethod
@@ -292,11 +293,9 @@ class Radiance(torch.autograd.Function):
         ctx.limit = limit
         count = len(encoded)
         sigmas, colours = torch.empty(4 * count, device=encoded.device).split([count, 3 * count])
-        numbers, options = _launch(encoded, directions, limit, weights[0])
+        numbers, blocks, options = _launch(encoded, directions, limit, weights[0], *_FORWARD)
         with torch.cuda.device_of(encoded):
-            _forward[(triton.cdiv(count, _SAMPLES),)](
-                encoded, directions, *weights, sigmas, colours, *numbers, **options
-            )
+            _forward[(blocks,)](encoded, directions, *weights, sigmas, colours, *numbers, **options)
         return sigmas, colours.view(count, 3)
 
     @staticmethod
@@ -309,19 +308,19 @@ class Radiance(torch.autograd.Function):
         parts = flat.split([weight.numel() for weight in weights])
         sums = [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
         grads = grad_sigmas.contiguous(), grad_colours.contiguous()
-        numbers, options = _launch(encoded, directions, ctx.limit, weights[0])
+        numbers, blocks, options = _launch(encoded, directions, ctx.limit, weights[0], *_BACKWARD)
         with torch.cuda.device_of(encoded):
-            _backward[(min(_PROGRAMS, triton.cdiv(len(encoded), _SAMPLES)),)](
+            _backward[(min(_PROGRAMS, blocks),)](
                 encoded, directions, *weights, *grads, grad_encoded, *sums, *numbers, **options
             )
         return grad_encoded, None, None, *sums
 
 
 def _launch(
-    encoded: Tensor, directions: Tensor, limit: float, W1: Tensor
-) -> tuple[tuple[int, int, int, float], dict[str, int]]:
-    """Numbers of a launch, and what its kernel is compiled for."""
+    encoded: Tensor, directions: Tensor, limit: float, W1: Tensor, samples: int, warps: int
+) -> tuple[tuple[int, int, int, float], int, dict[str, int]]:
+    """Numbers of a launch, its blocks, and what its kernel is compiled for."""
     count, encoding = encoded.shape
     padded = max(16, triton.next_power_of_2(encoding))
-    sizes = {"HIDDEN": len(W1), "ENCODING": padded, "OUTPUTS": _OUTPUTS, "SAMPLES": _SAMPLES}
-    return (count, count // len(directions), encoding, limit), {**sizes, "num_warps": _WARPS}
+    sizes = {"HIDDEN": len(W1), "ENCODING": padded, "OUTPUTS": _OUTPUTS, "SAMPLES": samples, "num_warps": warps}
+    return (count, count // len(directions), encoding, limit), triton.cdiv(count, samples), sizes
