@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 
 # Samples per block and warps per program, measured on one H200; programs of the backward pass: two for each
 # multiprocessor of an H100 or H200.
-_FORWARD, _BACKWARD, _PROGRAMS = (128, 4), (64, 4), 264
+_FORWARD_BLOCK, _BACKWARD_BLOCK, _PROGRAMS = (128, 4), (64, 4), 264
 _OUTPUTS = 16  # of the density network, and of the padded colours: the least that a matrix unit takes
 
 
@@ -280,7 +280,7 @@ def _backward(
 
 
 class Radiance(torch.autograd.Function):
-    """``apply(encoded (N, E), directions (R, 3), limit, *radiance.Weights)`` -> sigmas (N,), colours (N, 3), both float32.
+    """``apply(encoded (N, E), directions (R, 3), limit, *radiance.Weights)`` -> sigmas (N,), colours (N, 3), float32.
 
     N = R S, with S of at least `radiance.FEWEST_FUSED`. The type of `encoded`, bfloat16 or float32, is what the matrix
     products take; they sum in float32. Directions get no gradient.
@@ -293,7 +293,7 @@ class Radiance(torch.autograd.Function):
         ctx.limit = limit
         count = len(encoded)
         sigmas, colours = torch.empty(4 * count, device=encoded.device).split([count, 3 * count])
-        numbers, blocks, options = _launch(encoded, directions, limit, weights[0], *_FORWARD)
+        numbers, blocks, options = _launch(encoded, directions, limit, weights[0], *_FORWARD_BLOCK)
         with torch.cuda.device_of(encoded):
             _forward[(blocks,)](encoded, directions, *weights, sigmas, colours, *numbers, **options)
         return sigmas, colours.view(count, 3)
@@ -308,7 +308,7 @@ class Radiance(torch.autograd.Function):
         parts = flat.split([weight.numel() for weight in weights])
         sums = [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
         grads = grad_sigmas.contiguous(), grad_colours.contiguous()
-        numbers, blocks, options = _launch(encoded, directions, ctx.limit, weights[0], *_BACKWARD)
+        numbers, blocks, options = _launch(encoded, directions, ctx.limit, weights[0], *_BACKWARD_BLOCK)
         with torch.cuda.device_of(encoded):
             _backward[(min(_PROGRAMS, blocks),)](
                 encoded, directions, *weights, *grads, grad_encoded, *sums, *numbers, **options
