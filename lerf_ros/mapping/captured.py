@@ -28,6 +28,11 @@ class Captured:
     def __init__(self, work: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
         self._work = work
         self._device = device
+        self._side: torch.cuda.Stream | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops what was captured, and with it the memory that only replays use."""
         self._shape: Hashable = None
         self._eager_runs = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -42,21 +47,24 @@ class Captured:
         if self._device.type != "cuda":
             return self._work()
         if shape != self._shape:
-            self._shape, self._graph, self._results, self._eager_runs = shape, None, (), 0
+            self.forget()
+            self._shape = shape
         if self._graph is None:
             if self._eager_runs < _EAGER_RUNS:
                 self._eager_runs += 1
                 return self._on_side_stream()
-            self._graph = torch.cuda.CUDAGraph()
+            graph = torch.cuda.CUDAGraph()
             # Other threads (a decoder of images, say) may use the device meanwhile.
-            with _no_garbage(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._results = self._work()
+            with _no_garbage(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                results = self._work()
+            self._graph, self._results = graph, results  # only now: a capture that failed is never replayed
         self._graph.replay()
         return self._results
 
     def _on_side_stream(self) -> tuple[Tensor, ...]:
         """As capture wants it: what runs before it must not leave work on the default stream."""
-        side = torch.cuda.Stream(self._device)
+        # Always the same stream: what memory one stream has used, another one does not get.
+        side = self._side = self._side or torch.cuda.Stream(self._device)
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
             results = self._work()

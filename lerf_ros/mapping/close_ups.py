@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.mapping.config import CloseUpConfig
 from lerf_ros.mapping.crop_means import CropMeans
 from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.shrinking import Shrinking
 from lerf_ros.mapping.sight import seen_by
 
 _CELL = 4  # px, of the picture of what is in front
@@ -31,6 +33,17 @@ class _Missing(NamedTuple):
     row: int
     level: int
     crops: NDArray[np.int64]
+
+
+def _split(missing: Sequence[_Missing], count: int) -> tuple[list[_Missing], list[_Missing]]:
+    """The first `count` crops of all, and the others."""
+    first, others = [], []
+    for part in missing:
+        taken = min(count, len(part.crops))
+        count -= taken
+        first += [part._replace(crops=part.crops[:taken])] if taken else []
+        others += [part._replace(crops=part.crops[taken:])] if taken < len(part.crops) else []
+    return first, others
 
 
 class CloseUps:
@@ -56,13 +69,21 @@ class CloseUps:
         affordable = config.memory_mb * 2**20 // (2 * self.layout.total * encoder.embed_dim)
         self.capacity = min(max(affordable, config.views), store.config.capacity)
         device = store.images.device
+        self._batch = Shrinking("close_up.batch", config.batch)
         self._embeds = torch.zeros(
             self.capacity, self.layout.total, encoder.embed_dim, dtype=torch.float16, device=device
         )
         self._done = np.zeros((self.capacity, self.layout.total), bool)  # the host knows without asking the device
         cells = -(-camera.height // _CELL), -(-camera.width // _CELL)
-        self._front = torch.zeros(self.capacity, len(self.layout.levels), *cells, device=device)
+        self._front = torch.zeros(  # as exact as the keyframes' depth, of which it is a part
+            self.capacity, len(self.layout.levels), *cells, dtype=torch.float16, device=device
+        )
         self._rows: OrderedDict[tuple[int, int], int] = OrderedDict()  # of the above, by slot and generation
+
+    @property
+    def memory_bytes(self) -> int:
+        """Device memory of all pyramids that are kept."""
+        return sum(kept.numel() * kept.element_size() for kept in (self._embeds, self._front))
 
     @property
     def places(self) -> int:
@@ -146,8 +167,21 @@ class CloseUps:
             missing += [_Missing(slot, row, level, new)] if len(new) else []
         return encoded, missing
 
-    @torch.no_grad()
     def _encode(self, missing: Sequence[_Missing]) -> None:
+        """Encodes crops, as many at a time as memory allows. Raises torch.OutOfMemoryError."""
+        while missing:
+            missing = self._batch.run(partial(self._encode_some, missing))
+
+    def _encode_some(self, missing: Sequence[_Missing], count: int) -> Sequence[_Missing]:
+        """Encodes the first `count` crops, all of them or, where that fails, none; returns the others."""
+        first, others = _split(missing, count)
+        self._encode_together(first)
+        for part in first:
+            self._done[part.row, part.crops] = True
+        return others
+
+    @torch.no_grad()
+    def _encode_together(self, missing: Sequence[_Missing]) -> None:
         """Cuts crops keyframe by keyframe, encodes them together."""
         waiting: list[tuple[Tensor, Tensor]] = []  # flat indices and crops
 
@@ -168,7 +202,6 @@ class CloseUps:
             here = torch.from_numpy(numbers).to(device)
             crops = self.layout.crops(image, level, here - at.offset, self._encoder.image_size)
             waiting.append((row * self.layout.total + here, crops))
-            self._done[row, numbers] = True
             encode(least=self._config.batch)
         encode(least=1)
 

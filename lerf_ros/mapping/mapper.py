@@ -26,7 +26,7 @@ from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.rendering import Rendering, psnr, render_view
 from lerf_ros.mapping.scene import enclosing, first_bounds, measured_points
 from lerf_ros.mapping.selection import KeyframeSelector
-from lerf_ros.mapping.training import StepStats, Trainer
+from lerf_ros.mapping.training import StepStats, Trainer, rays_per_step
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class Mapper:
         self.store: KeyframeStore | None = None
         self.bounds: SceneBounds | None = None
         self._trainer: Trainer | None = None
+        self._rays = rays_per_step(config)
         self._selector = KeyframeSelector(config.keyframe)
         self._points = self._points_outside = 0
         self._surface: _KeptSurface | None = None
@@ -155,7 +156,12 @@ class Mapper:
         return KeyframeDecision(True, selection.reason, slot, generation, frame.stamp_ns, quality)
 
     def step(self) -> StepStats:
-        """One training step. Raises RuntimeError before the first keyframe."""
+        """One training step; of fewer rays from now on, where memory runs out.
+
+        Raises:
+            RuntimeError: before the first keyframe.
+            torch.OutOfMemoryError: even the fewest rays take more memory than there is.
+        """
         if self._trainer is None:
             raise RuntimeError("there is nothing to train on before the first keyframe")
         self.version += 1
@@ -224,6 +230,7 @@ class Mapper:
         self.config, self.fields = saved.config, saved.fields
         self.store, self._surface = saved.store, None
         self.dense_dim = saved.store.dense_dim
+        self._rays = rays_per_step(saved.config)
         self._selector = KeyframeSelector(saved.config.keyframe)
         self._points = self._points_outside = 0
         self._bound(saved.bounds)
@@ -237,7 +244,8 @@ class Mapper:
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None
         self.bounds = bounds
-        self._trainer = Trainer(self.config, self.fields, self.store, bounds)
+        self._trainer = None  # its moments and its captured step make room for those of the next one
+        self._trainer = Trainer(self.config, self.fields, self.store, bounds, self._rays)
 
     def _prequential(self, frame: Frame) -> Quality:
         rendering = self.render(frame.camera, frame.T_world_camera, stride=_PREQUENTIAL_STRIDE)
@@ -263,8 +271,8 @@ class Mapper:
         if outside <= _MUCH_OUTSIDE * len(points):
             return
         if self.config.scene.radius is None:
+            self._surface = self._trainer = None  # both hold the former fields
             self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
-            self._surface = None
             self._bound(enclosing(self.config.scene, self.store.seen_points()))
             self._points = self._points_outside = 0
             _LOG.info("the mapped volume grew to a radius of %.1f m; training starts anew", self.bounds.radius)

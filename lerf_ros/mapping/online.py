@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from lerf_ros.mapping.extraction import MapSurface
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.mapper import KeyframeDecision, Mapper
+from lerf_ros.mapping.shrinking import Shrinking
 from lerf_ros.mapping.training import StepStats
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +51,9 @@ class OnlineMapper:
     `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while coarse levels wait) and the rest
     trains.
 
+    When the device's memory runs out, crops per unit of work, rays per step or crops per batch of a closer look are
+    halved for the rest of the map's life, with a warning.
+
     Args:
         encoder: on the same device.
 
@@ -68,16 +73,25 @@ class OnlineMapper:
         """Forgets the map and begins a new one with the settings that this object was made with."""
         dense_dim = self._dense.dim if self._dense is not None else 0
         self.mapper = Mapper(self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim)
+        self._encoding_time = self._training_time = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to the former map is forgotten, its close-ups with the keyframes that they hold included."""
         self._begun: dict[tuple[int, int, int], int] = {}  # (slot, generation, level): crops that are encoded
         self._close_ups: CloseUps | None = None
-        self._encoding_time = self._training_time = 0.0
+        self._batch = Shrinking("pyramid.batch", self.mapper.config.pyramid.batch)
 
     def ingest(self, frame: Frame) -> KeyframeDecision:
         """Offers a frame to the map. Raises ValueError when it cannot belong to it (another image size)."""
         return self.mapper.add_frame(frame)
 
     def advance(self) -> StepStats | None:
-        """One unit of work: a training step, or encoding (returns None). Before a keyframe there is none."""
+        """One unit of work: a training step, or encoding (returns None). Before a keyframe there is none.
+
+        Raises:
+            torch.OutOfMemoryError: even the smallest unit takes more memory than there is.
+        """
         store = self.mapper.store
         if store is None or len(store) == 0:
             return None
@@ -91,7 +105,7 @@ class OnlineMapper:
             self._training_time += time.monotonic() - begun
             begun = time.monotonic()
             if isinstance(waiting, _Crops):
-                self._encode_crops(store, waiting)
+                self._batch.run(partial(self._encode_crops, store, waiting))
             else:
                 self._encode_image(store, waiting)
             self._settle()
@@ -129,7 +143,7 @@ class OnlineMapper:
         Dense features of another kind than the present ones stay as they are; new keyframes get none.
         """
         self.mapper.load(path, self.encoder.name)
-        self._begun = {}
+        self._begin()
         if self._dense is not None and not self._encodes_dense:
             _LOG.warning(
                 "the map %s was made with the dense features '%s', not '%s': its new keyframes get none",
@@ -169,9 +183,9 @@ class OnlineMapper:
         return None
 
     @torch.no_grad()
-    def _encode_crops(self, store: KeyframeStore, crops: _Crops) -> None:
+    def _encode_crops(self, store: KeyframeStore, crops: _Crops, batch: int) -> None:
         level = store.layout.levels[crops.level]
-        stop = min(crops.start + self.mapper.config.pyramid.batch, level.count)
+        stop = min(crops.start + batch, level.count)
         index = torch.arange(crops.start, stop, device=self._device)
         cut = store.layout.crops(store.colours(crops.slot), crops.level, index, self.encoder.image_size)
         embeds = self.encoder.encode_images(cut)

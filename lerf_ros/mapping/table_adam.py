@@ -133,3 +133,8 @@ class TableAdam:
         self._powers.mul_(torch.where(skip == 0, self._betas, 1.0))
         for state, rate in self._states:
             self._update(state, rate, self._powers, skip, self._constants)
+
+    def clear_gradients(self) -> None:
+        """Clears what a backward pass that no step will follow has left in the gradients."""
+        for state, _ in self._states:
+            state.grad.zero_()

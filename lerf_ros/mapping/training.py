@@ -16,12 +16,14 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import March, march_measured
 from lerf_ros.mapping.rays import RayBatch, draw_batch
+from lerf_ros.mapping.shrinking import Shrinking
 from lerf_ros.mapping.table_adam import TableAdam
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.resampling import Histogram
 from lerf_ros.render.sampling import depth_guided_edges, kept_spaced_edges
 
 _BETAS, _EPS = (0.9, 0.99), 1e-15  # Adam's, as in instant-NGP
+_FEWEST_RAYS = 256  # of a step, however little memory there is
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,20 @@ class StepStats:
 
 
 class Trainer:
-    """Trains the fields of one map on its keyframes."""
+    """Trains the fields of one map on its keyframes.
 
-    def __init__(self, config: MapperConfig, fields: MapFields, store: KeyframeStore, bounds: SceneBounds) -> None:
+    Args:
+        rays: of a step; fewer when memory runs out.
+    """
+
+    def __init__(
+        self, config: MapperConfig, fields: MapFields, store: KeyframeStore, bounds: SceneBounds, rays: Shrinking
+    ) -> None:
         self._config = config
         self._fields = fields
         self._store = store
         self._bounds = bounds
+        self._rays = rays
         device = store.images.device
         tables, networks = parameter_groups(fields, config.optimiser)
         self._rates = [(group, group["lr"]) for group in tables + networks]
@@ -59,22 +68,30 @@ class Trainer:
         self._skipped = torch.zeros((), device=device, dtype=torch.long)
         self._networks.found_inf = self._skip  # type: ignore[attr-defined]  # as torch's GradScaler tells a fused one
         self._captured = Captured(self._work, device)
-        self._language_rays = round(config.sampling.rays * config.replay.language) if fields.language else 0
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
         self._surface_band = torch.tensor(config.sampling.surface_band, device=device)
         self.steps = 0
 
     def step(self) -> StepStats:
-        """Draws rays, renders them, takes one Adam step."""
+        """Draws rays, renders them, takes one Adam step. Raises torch.OutOfMemoryError."""
         self._set_rates()
-        terms = self._captured.run((self._guided_rays(), self._store.has_language, self._learns_dense()))
+        terms = self._rays.run(self._run, self._discard)
         self.steps += 1
         self._store.tick()
         return StepStats(self.steps, *terms)
 
+    def _run(self, rays: int) -> tuple[Tensor, ...]:
+        return self._captured.run((rays, self._guided_rays(), self._store.has_language, self._learns_dense()))
+
+    def _discard(self) -> None:
+        """Forgets a step that was not finished, and the one captured."""
+        self._captured.forget()
+        self._tables.clear_gradients()
+        self._networks.zero_grad(set_to_none=True)
+
     def _work(self) -> tuple[Tensor, ...]:
         """The step on the device: loss, colour, depth, language, dino and skipped, as in `StepStats`."""
-        rays, guided = self._config.sampling.rays, self._guided_rays()
+        rays, guided = self._rays.size, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         t_edges, histograms = self._edges(batch, guided)
         weight, far = self._config.loss, self._config.scene.far
@@ -117,11 +134,16 @@ class Trainer:
         self._tables.step(self._skip)
         self._networks.step()
 
+    @property
+    def _language_rays(self) -> int:
+        """Rays that also carry language."""
+        return round(self._rays.size * self._config.replay.language) if self._fields.language else 0
+
     def _guided_rays(self) -> int:
         """Rays sampled around their measured depth: all but `sampling.depth_free_share`; none when there are keyframes
         without depth."""
-        sampling = self._config.sampling
-        return round(sampling.rays * (1 - sampling.depth_free_share)) if self._store.all_have_depth else 0
+        share = 1 - self._config.sampling.depth_free_share
+        return round(self._rays.size * share) if self._store.all_have_depth else 0
 
     def _learns_dense(self) -> bool:
         return self._config.loss.dino > 0 and self._store.has_dense
@@ -165,6 +187,11 @@ class Trainer:
         share = rate_share(self.steps, self._config.optimiser)
         for group, rate in self._rates:
             group["lr"].fill_(rate * share)
+
+
+def rays_per_step(config: MapperConfig) -> Shrinking:
+    """For the trainers of one map."""
+    return Shrinking("sampling.rays", config.sampling.rays, _FEWEST_RAYS)
 
 
 def rate_share(step: int, config: OptimiserConfig) -> float:
