@@ -45,6 +45,13 @@ def load_frames(spec: str, count: int) -> list[Frame]:
     return [source[i] for i in range(0, len(source), step)][:count]
 
 
+def moved(frame: Frame, turns: int) -> Frame:
+    """A frame that is used again is taken from a few millimetres away, or it would be no keyframe."""
+    pose = frame.T_world_camera.copy()
+    pose[0, 3] += 0.003 * turns
+    return replace(frame, T_world_camera=pose)
+
+
 def without_depth(frames: Sequence[Frame]) -> list[Frame]:
     return [replace(frame, depth_z=None) for frame in frames]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from scenes import (
     in_fixed_volume,
     keyframe_each,
     load_frames,
+    moved,
     parser_of,
     without_depth,
 )
@@ -103,7 +104,7 @@ def arrivals_row(
     steps = 0
     while opened < began + seconds:
         if time.monotonic() >= began + fed / rate:
-            decision = online.ingest(_moved(frames[fed % len(frames)], fed // len(frames)))
+            decision = online.ingest(moved(frames[fed % len(frames)], fed // len(frames)))
             assert decision.slot is not None, decision.reason
             slots.append(decision.slot)
             waiting[decision.slot] = began + fed / rate
@@ -133,13 +134,6 @@ def arrivals_row(
 def _row(name: str, online: OnlineMapper, step: Timing, limit_ms: float | None, dense_adam_ms: float) -> Row:
     aimed = _TARGETS.get(name) if online.mapper.config.sampling.rays == PRESETS["base"].sampling.rays else None
     return Row(name, online.mapper.keyframes, step, 1e3 / step.median_ms, limit_ms, dense_adam_ms, aimed)
-
-
-def _moved(frame: Frame, turns: int) -> Frame:
-    """A frame that is used again is taken from a few millimetres away, or it would be no keyframe."""
-    pose = frame.T_world_camera.copy()
-    pose[0, 3] += 0.003 * turns
-    return replace(frame, T_world_camera=pose)
 
 
 def build(config: MapperConfig, frames: Sequence[Frame], encoder: Encoder, device: torch.device) -> OnlineMapper:

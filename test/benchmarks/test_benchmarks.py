@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from lerf_ros.mapping.config import PRESETS
 from lerf_ros.world.room import Room
@@ -77,6 +78,58 @@ def test_query(run):
     assert all(0 < row["p50_ms"] <= row["worst_ms"] for row in rows.values())
     assert rows["relevancy picture 96x72, stride 8"]["limit_ms"] > 0
     assert "closer looks" in table
+
+
+def test_memory_is_measured_on_a_gpu_only(run, capsys):
+    with pytest.raises(SystemExit):
+        run("memory")
+    assert "there is no GPU here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_memory_of_a_case(run, frames, monkeypatch, enough):
+    """With the counters of a GPU that is not there."""
+    memory = importlib.import_module("memory")
+    counters = {"memory_reserved": 1, "max_memory_allocated": 2, "max_memory_reserved": 3, "mem_get_info": (6, 10)}
+    for name, value in {**counters, "synchronize": None, "reset_peak_memory_stats": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
+    if not enough:
+        monkeypatch.setattr(memory.OnlineMapper, "surface", out_of_memory)
+    device = torch.device("cpu")
+    case, encoder = memory.Case("cpu", 5, "mini"), memory.build_encoder("mini", device)
+    row = memory.measure_case(case, frames, encoder, device, steps=30, max_points=300)
+    works = ["training", "question", "rendering"]
+    assert row.uses == dict.fromkeys(works if enough else works[:1], memory.Use(2, 3, 4))
+    assert (row.failed, row.surface_points > 0) == (("", True) if enough else ("too little", False))
+    assert row.encoder > 1e6 and row.predicted.keyframes > 5 * 96 * 72 * 5
+
+
+def out_of_memory(*_):
+    raise torch.OutOfMemoryError("too little")
+
+
+def test_memory_rows(run, frames):
+    memory = importlib.import_module("memory")
+    cases = memory.cases_of(["robot", "base"], [50, 200, 300], ["mini", "RN50"])
+    assert [(case.preset, case.keyframes) for case in cases] == 2 * [
+        ("robot", 50),
+        ("robot", 200),  # holds no more
+        *(("base", count) for count in (50, 200, 300)),
+    ]
+    assert [case.encoder for case in cases] == 5 * ["mini"] + 5 * ["RN50"]
+    assert [case.config(frames).keyframe.capacity for case in cases[:3]] == [50, 200, 50]
+    assert len({frame.T_world_camera.tobytes() for frame in memory.repeated(frames, 11)}) == 11
+
+    gb = 10**9
+    kept, uses = memory.MapMemory(gb, gb, 0, 0, 0), {"training": memory.Use(3 * gb, 4 * gb, 5 * gb)}
+    target = memory.Case("base", 300, "ViT-B-16")
+    done = memory.Row(target, gb // 2, gb // 4, kept, uses, 100, 10, target.target_bytes)
+    failed = memory.Row(cases[0], gb // 2, gb // 4, kept, {}, 0, 0, cases[0].target_bytes, "no more")
+    assert done.reserved == 4 * gb and failed.reserved == 0
+    _, first, second = memory.table_of([done, failed]).splitlines()
+    assert first.split() == "base 300 ViT-B-16 0.50 3.00 (4.00) - - 5.00 2.25 = 2.00 + 0.25 6.00 100 10".split()
+    assert second.endswith("-       0       0  out of memory: no more")
 
 
 @pytest.mark.ros
