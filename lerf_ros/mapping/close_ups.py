@@ -148,29 +148,20 @@ class CloseUps:
 
     @torch.no_grad()
     def _encode(self, missing: Sequence[_Missing]) -> None:
-        """Cuts crops keyframe by keyframe, encodes them together."""
-        waiting: list[tuple[Tensor, Tensor]] = []  # flat indices and crops
-
-        def encode(least: int) -> None:
-            while waiting and sum(len(index) for index, _ in waiting) >= least:
-                index, crops = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-                batch = slice(self._config.batch)
-                self._embeds.view(-1, self._embeds.shape[-1])[index[batch]] = self._encoder.encode_images(
-                    crops[batch]
-                ).half()
-                waiting[:] = [(index[batch.stop :], crops[batch.stop :])] if len(index) > batch.stop else []
-
-        shown, image = -1, torch.empty(0)
-        for slot, row, level, numbers in missing:
-            if slot != shown:
-                shown, image = slot, self.store.colours(slot)
-            at, device = self.layout.levels[level], image.device
-            here = torch.from_numpy(numbers).to(device)
-            crops = self.layout.crops(image, level, here - at.offset, self._encoder.image_size)
-            waiting.append((row * self.layout.total + here, crops))
-            self._done[row, numbers] = True
-            encode(least=self._config.batch)
-        encode(least=1)
+        """Cuts and encodes crops batch by batch, of all keyframes and levels together."""
+        if not missing:
+            return
+        crops = np.concatenate([each.crops for each in missing])
+        counts = [len(each.crops) for each in missing]
+        slots, rows = (np.repeat(of, counts) for of in ([m.slot for m in missing], [m.row for m in missing]))
+        work = np.stack([slots, crops, rows * self.layout.total + crops])
+        embeds, images = self._embeds.flatten(0, 1), self.store.images
+        for batch in torch.from_numpy(work).to(images.device).split(self._config.batch, dim=1):
+            of_slots, flat, places = batch.unbind()
+            cut = self.layout.cut(images, of_slots, flat, self._encoder.image_size)
+            embeds[places] = self._encoder.encode_images(cut).half()
+        for each in missing:
+            self._done[each.row, each.crops] = True
 
     def _row(self, slot: int) -> int:
         """Where the close-ups of a keyframe are kept."""

@@ -6,7 +6,9 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from lerf_ros.features.dense import load_dense
@@ -22,14 +24,21 @@ from lerf_ros.mapping.training import StepStats
 _LOG = logging.getLogger(__name__)
 
 
+class _Part(NamedTuple):
+    """Of the crops of a level, those from ``start`` to before ``stop``."""
+
+    level: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class _Crops:
-    """Crops of one level of one keyframe that are still to be encoded."""
+    """Crops of one keyframe that are to be encoded together; of the coarsest of their levels first."""
 
     slot: int
     generation: int
-    level: int
-    start: int
+    parts: tuple[_Part, ...]
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,11 @@ class OnlineMapper:
     """A `Mapper` and the encoder that feeds it. One thread drives it.
 
     Crops of keyframes are encoded from coarse to fine levels, within a level the newest keyframes first: language comes
-    up everywhere quickly and sharpens later. Dense features, where `dense.model` wants them, come after the coarsest
-    level: they are no answer by themselves, but cost little and regularise all that follows. While anything waits,
-    `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while coarse levels wait) and the rest
-    trains.
+    up everywhere quickly and sharpens later. Coarse levels are small: what they leave of a batch of `pyramid.batch`
+    crops is filled with the next coarse levels of the same keyframe. Dense features, where `dense.model` wants them,
+    come after the coarsest level: they are no answer by themselves, but cost little and regularise all that follows.
+    While anything waits, `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while coarse
+    levels wait) and the rest trains.
 
     Args:
         encoder: on the same device.
@@ -147,9 +157,12 @@ class OnlineMapper:
     def _encoding_share(self, store: KeyframeStore, waiting: _Crops | _Image | None) -> float:
         """Of the working time that may go into encoding, as what waits is urgent or not."""
         pyramid = self.mapper.config.pyramid
-        if isinstance(waiting, _Crops) and store.layout.sizes[waiting.level] < pyramid.coarse * store.layout.height:
+        if isinstance(waiting, _Crops) and not self._is_coarse(store, waiting.parts[0].level):
             return pyramid.time_share
         return pyramid.urgent_share
+
+    def _is_coarse(self, store: KeyframeStore, level: int) -> bool:
+        return bool(store.layout.sizes[level] >= self.mapper.config.pyramid.coarse * store.layout.height)
 
     def _next_to_encode(self, store: KeyframeStore) -> _Crops | _Image | None:
         """What to encode next: the coarsest level missing anywhere, one that is begun or else that of the newest
@@ -160,27 +173,42 @@ class OnlineMapper:
             if missing[:, level].any():
                 waiting = [slot for slot in store.newest_first if missing[slot, level]]
                 slot = next((s for s in waiting if (s, store.generations[s], level) in self._begun), waiting[0])
-                start = self._begun.get((slot, store.generations[slot], level), 0)
-                return _Crops(slot, store.generations[slot], level, start)
+                return self._batch(store, slot, level)
             if level == coarsest and self._encodes_dense:
                 for slot in store.newest_first:
                     if not store.host_dense_valid[slot]:
                         return _Image(slot, store.generations[slot])
         return None
 
+    def _batch(self, store: KeyframeStore, slot: int, level: int) -> _Crops:
+        """Up to `pyramid.batch` missing crops of a keyframe: of a level, then of finer ones that are coarse, too."""
+        generation, room = store.generations[slot], self.mapper.config.pyramid.batch
+        parts: list[_Part] = []
+        for number in range(level, -1, -1):
+            if room == 0 or (parts and not self._is_coarse(store, number)):
+                break
+            if not store.host_valid[slot, number]:
+                start = self._begun.get((slot, generation, number), 0)
+                stop = min(start + room, store.layout.levels[number].count)
+                parts.append(_Part(number, start, stop))
+                room -= stop - start
+        return _Crops(slot, generation, tuple(parts))
+
     @torch.no_grad()
     def _encode_crops(self, store: KeyframeStore, crops: _Crops) -> None:
-        level = store.layout.levels[crops.level]
-        stop = min(crops.start + self.mapper.config.pyramid.batch, level.count)
-        index = torch.arange(crops.start, stop, device=self._device)
-        cut = store.layout.crops(store.colours(crops.slot), crops.level, index, self.encoder.image_size)
-        embeds = self.encoder.encode_images(cut)
-        store.write_embeds(crops.slot, crops.generation, level.offset + crops.start, embeds)
+        levels = [store.layout.levels[part.level] for part in crops.parts]
+        flat = [np.arange(part.start, part.stop) + level.offset for part, level in zip(crops.parts, levels)]
+        index = torch.from_numpy(np.concatenate(flat)).to(self._device)
+        cut = store.layout.cut(store.images, torch.full_like(index, crops.slot), index, self.encoder.image_size)
+        embeds = self.encoder.encode_images(cut).split([len(each) for each in flat])
         self._begun = {key: start for key, start in self._begun.items() if store.generations[key[0]] == key[1]}
-        self._begun[crops.slot, crops.generation, crops.level] = stop
-        if stop == level.count:
-            store.finish_level(crops.slot, crops.generation, crops.level)
-            del self._begun[crops.slot, crops.generation, crops.level]
+        for part, level, part_embeds in zip(crops.parts, levels, embeds):
+            key = crops.slot, crops.generation, part.level
+            store.write_embeds(crops.slot, crops.generation, level.offset + part.start, part_embeds)
+            self._begun[key] = part.stop
+            if part.stop == level.count:
+                store.finish_level(*key)
+                del self._begun[key]
         self.mapper.version += 1
 
     def _encode_image(self, store: KeyframeStore, image: _Image) -> None:
