@@ -8,8 +8,8 @@ long as that took, so that the node also gets to train. Answers are judged by th
 each new text is asked alone: at a steady pace, and then as fast as the answers come; ~/status says how fast the map is
 trained meanwhile, and without questions before and after.
 
-The node is started and configured before the first image, which on a GPU includes a rehearsal that compiles; what is left
-to capture at the first keyframe and first question counts.
+The node is started and configured before the first image, which on a GPU includes a rehearsal that compiles; what is
+left to capture at the first keyframe and first question counts.
 """
 
 from __future__ import annotations
