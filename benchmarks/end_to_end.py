@@ -8,8 +8,8 @@ long as that took, so that the node also gets to train. Answers are judged by th
 each new text is asked alone: at a steady pace, and then as fast as the answers come; ~/status says how fast the map is
 trained meanwhile, and without questions before and after.
 
-The node is started and configured before the first image. What it compiles or captures at its first keyframe and first
-question counts: on a machine that has never run it, Triton's kernels as well, so the second run is the one to report.
+The node is started and configured before the first image, which on a GPU includes a rehearsal that compiles; what is
+left to capture at the first keyframe and first question counts.
 """
 
 from __future__ import annotations

@@ -59,27 +59,26 @@ class KeyframeRow:
     target_ms: float
 
 
-def mixed_crops(layout: PyramidLayout, image: Tensor, batch: int, size: int) -> Tensor:
-    """`batch` crops (B, 3, size, size) of an image (3, H, W), of every level its share, evenly over the level."""
+def mixed_crops(layout: PyramidLayout, batch: int) -> Tensor:
+    """Flat indices (B,) of `batch` crops, of every level its share, evenly over the level."""
     ends = [round(batch * (level.offset + level.count) / layout.total) for level in layout.levels]
     parts = []
-    for number, (level, begin, end) in enumerate(zip(layout.levels, [0, *ends], ends)):
+    for level, begin, end in zip(layout.levels, [0, *ends], ends):
         if end > begin:
-            index = torch.arange(end - begin, device=image.device) * level.count // (end - begin)
-            parts.append(layout.crops(image, number, index, size))
+            parts.append(level.offset + torch.arange(end - begin) * level.count // (end - begin))
     return torch.cat(parts)
 
 
-def batch_rows(
-    encoder: Encoder, images: Sequence[Tensor], batches: Sequence[int], machine: Machine, repeats: int
-) -> list[Row]:
-    """Cutting, encoding and both, on a few images (3, H, W) in turn."""
-    device, size = images[0].device, encoder.image_size
-    layout = PyramidLayout.build(*images[0].shape[1:])
+def batch_rows(encoder: Encoder, images: Tensor, batches: Sequence[int], machine: Machine, repeats: int) -> list[Row]:
+    """Cutting, encoding and both, on a few images (K, H, W, 3) uint8 in turn."""
+    device, size = images.device, encoder.image_size
+    layout = PyramidLayout.build(*images.shape[1:3])
     operations = count_operations(lambda: encoder.encode_images(torch.zeros(1, 3, size, size, device=device)))
     rows = []
     for batch in batches:
-        cuts = [partial(mixed_crops, layout, image, batch, size) for image in images]
+        index = mixed_crops(layout, batch).to(device)
+        slots = [torch.full_like(index, slot) for slot in range(len(images))]
+        cuts = [partial(layout.cut, images, of_one, index, size) for of_one in slots]
         crops = [cut() for cut in cuts]
         written = crops[0].numel() * crops[0].element_size()
         cut_ms = machine.limit_ms(images[0].numel() * images[0].element_size() + written)
@@ -146,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device, origin = options.device, provenance(options.device)
     machine, preset = Machine.measured(device), PRESETS[options.preset]
     frames = load_frames(options.data, options.frames)
-    images = [torch.from_numpy(f.image).to(device).permute(2, 0, 1).float() / 255 for f in frames[:2]]
+    images = torch.stack([torch.from_numpy(f.image) for f in frames[:2]]).to(device)
     rows, keyframes = [], []
     for name in options.encoders:
         encoder = build_encoder(name, device)
@@ -156,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             keyframes += keyframe_rows(encoder, frames, config, machine, device)
 
     origin |= {"preset": options.preset, "data": options.data.rstrip("/").rpartition("/")[2]}
-    origin |= {"image": list(images[0].shape[1:]), "matrix_rate_tflop_s": round(machine.matrix_rate / 1e12, 2)}
+    origin |= {"image": list(images.shape[1:3]), "matrix_rate_tflop_s": round(machine.matrix_rate / 1e12, 2)}
     write_json(options.json, "pyramid", origin, machine.bandwidth, [*rows, *keyframes])
     print(", ".join(f"{name} {value}" for name, value in origin.items()), machine, sep="\n")
     spread = "ms, median (10 % .. 90 %)"

@@ -23,6 +23,7 @@ from lerf_ros.query.relevancy import relevancy, scale_sweep, supervised
 from lerf_ros.query.targets import Answer, find_targets
 
 SURFACE_POINTS = 40_000
+_CHOOSING_PIXELS = 20_000  # of a view, evenly spread: enough to see at which scale a text peaks
 VIEW_SCALES = 16  # scales tried in a view, evenly spaced in log scale over the supervised range
 
 
@@ -63,8 +64,10 @@ class SurfaceMethod:
             scales = scale_sweep(points.scale_min, points.scale_max, VIEW_SCALES)
             known = supervised(scales, points.scale_min, points.scale_max)[:, chosen]
             similarity = self.surface.similarity(scales, asked_embeds(self.encoder, texts))[:, chosen]
-            values = best_scale(similarity, known, len(texts), self.encoder)
-            view.reshape(len(texts), -1)[:, pixel.cpu().numpy()] = values.cpu().numpy()
+            values = known_relevancy(similarity, known, len(texts), self.encoder)
+            chosen = peak_scale(similarity, known, len(texts), self.encoder)
+            of_text = values[chosen, :, torch.arange(len(texts), device=chosen.device)]
+            view.reshape(len(texts), -1)[:, pixel.cpu().numpy()] = of_text.cpu().numpy()
         return view
 
 
@@ -133,9 +136,16 @@ def rendered_relevancy(
     rendering = mapper.render(camera, T_world_camera, stride=stride, features=True)
     assert rendering.features is not None and rendering.scale_min is not None and rendering.scale_max is not None
     scales = scale_sweep(rendering.scale_min, rendering.scale_max, VIEW_SCALES)  # colours alone: hardly a surface
-    similarity = rendering.features.similarity(scales, asked_embeds(encoder, texts))
     known = supervised(scales, rendering.scale_min, rendering.scale_max)
-    values = best_scale(similarity, known, len(texts), encoder)
+    asked = asked_embeds(encoder, texts)
+    some = slice(None, None, max(1, rendering.depth_z.numel() // _CHOOSING_PIXELS))
+    chosen = peak_scale(rendering.features[some].similarity(scales, asked), known[:, some], len(texts), encoder)
+    values = torch.empty(len(texts), rendering.depth_z.numel(), device=scales.device)
+    for s in chosen.unique():
+        own = torch.cat([(chosen == s).nonzero()[:, 0], torch.arange(len(texts), len(asked), device=s.device)])
+        similarity = rendering.features.similarity(scales[s : s + 1], asked[own])
+        count = len(own) - (len(asked) - len(texts))
+        values[own[:count]] = known_relevancy(similarity, known[s : s + 1], count, encoder)[0].T
     return values.view(len(texts), *rendering.depth_z.shape).float().cpu().numpy()
 
 
@@ -144,16 +154,20 @@ def asked_embeds(encoder: Encoder, texts: Sequence[str]) -> Tensor:
     return encoder.encode_texts([*texts, *encoder.calibration.canonical_phrases])
 
 
-def best_scale(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) -> Tensor:
-    """Relevancy (T, N) of T texts at the one scale whose highest relevancy is highest.
+def known_relevancy(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) -> Tensor:
+    """Relevancy (S, N, T) of T texts.
 
     Args:
         similarity: (S, N, T + C) cosines with the texts and then the canonical phrases.
         known: (S, N) bool, where a point was trained at about that scale; relevancy is 0 elsewhere.
     """
     values = relevancy(similarity[..., :texts], similarity[..., texts:], encoder.calibration.k)
-    values = torch.where(known[..., None], values, 0.0).permute(2, 0, 1)
-    return values[torch.arange(texts, device=values.device), values.amax(dim=2).argmax(dim=1)]
+    return torch.where(known[..., None], values, 0.0)
+
+
+def peak_scale(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) -> Tensor:
+    """(T,) int64: for each text the scale whose highest relevancy is highest; arguments as of `known_relevancy`."""
+    return known_relevancy(similarity, known, texts, encoder).amax(dim=1).argmax(dim=0)
 
 
 def grid_shape(camera: Camera, stride: int) -> tuple[int, int]:

@@ -122,6 +122,34 @@ class PyramidLayout:
         crops = windows[:, index // at.columns, index % at.columns].transpose(0, 1)
         return F.interpolate(crops, (size, size), mode="bilinear", antialias=True) if size else crops.contiguous()
 
+    def cut(self, images: Tensor, slots: Tensor, crops: Tensor, size: int) -> Tensor:
+        """Crops of any images and levels at once, resized as by `crops`: (B, 3, size, size) float32 in [0, 1].
+
+        ``images`` (K, H, W, 3) uint8; ``slots`` (B,) int64: which of them, and ``crops`` (B,) int64: flat indices;
+        ``size`` of at least 1 px. Where our kernels run, one launch does it all, and agrees to rounding.
+        """
+        if images.shape[1:] != (self.height, self.width, 3) or images.dtype != torch.uint8:
+            wanted = f"(K, {self.height}, {self.width}, 3) uint8"
+            raise ValueError(f"this layout is for images {wanted}, got {tuple(images.shape)} {images.dtype}")
+        if runs_kernels(images.device):
+            from lerf_ros.features.crops_triton import cut_triton  # not everywhere installed
+
+            return cut_triton(images, slots, crops, size, self._table(images.device))
+        return self._cut_by_level(images, slots, crops, size)
+
+    def _cut_by_level(self, images: Tensor, slots: Tensor, crops: Tensor, size: int) -> Tensor:
+        """What `cut` does, image by image and level by level."""
+        cut = torch.empty(len(crops), 3, size, size, device=images.device)
+        ends = torch.tensor([level.offset + level.count for level in self.levels], device=images.device)
+        levels = torch.bucketize(crops.contiguous(), ends, right=True)
+        for slot in slots.unique().tolist():
+            of_slot = slots == slot
+            image = images[slot].permute(2, 0, 1).float() / 255
+            for level in levels[of_slot].unique().tolist():
+                here = of_slot & (levels == level)
+                cut[here] = self.crops(image, level, crops[here] - self.levels[level].offset, size)
+        return cut
+
     def supervision(
         self, buffer: Tensor, valid: Tensor, slots: Tensor, uv: Tensor, random: Tensor
     ) -> tuple[Tensor, Tensor]:

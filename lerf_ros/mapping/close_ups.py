@@ -168,42 +168,25 @@ class CloseUps:
         return encoded, missing
 
     def _encode(self, missing: Sequence[_Missing]) -> None:
-        """Encodes crops, as many at a time as memory allows. Raises torch.OutOfMemoryError."""
+        """Encodes crops of all keyframes and levels together, as many at a time as memory allows."""
         while missing:
             missing = self._batch.run(partial(self._encode_some, missing))
 
-    def _encode_some(self, missing: Sequence[_Missing], count: int) -> Sequence[_Missing]:
-        """Encodes the first `count` crops, all of them or, where that fails, none; returns the others."""
-        first, others = _split(missing, count)
-        self._encode_together(first)
-        for part in first:
-            self._done[part.row, part.crops] = True
-        return others
-
     @torch.no_grad()
-    def _encode_together(self, missing: Sequence[_Missing]) -> None:
-        """Cuts crops keyframe by keyframe, encodes them together."""
-        waiting: list[tuple[Tensor, Tensor]] = []  # flat indices and crops
-
-        def encode(least: int) -> None:
-            while waiting and sum(len(index) for index, _ in waiting) >= least:
-                index, crops = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-                batch = slice(self._config.batch)
-                self._embeds.view(-1, self._embeds.shape[-1])[index[batch]] = self._encoder.encode_images(
-                    crops[batch]
-                ).half()
-                waiting[:] = [(index[batch.stop :], crops[batch.stop :])] if len(index) > batch.stop else []
-
-        shown, image = -1, torch.empty(0)
-        for slot, row, level, numbers in missing:
-            if slot != shown:
-                shown, image = slot, self.store.colours(slot)
-            at, device = self.layout.levels[level], image.device
-            here = torch.from_numpy(numbers).to(device)
-            crops = self.layout.crops(image, level, here - at.offset, self._encoder.image_size)
-            waiting.append((row * self.layout.total + here, crops))
-            encode(least=self._config.batch)
-        encode(least=1)
+    def _encode_some(self, missing: Sequence[_Missing], count: int) -> Sequence[_Missing]:
+        """Cuts and encodes the first `count` crops, all of them or, where that fails, none; returns the others."""
+        missing, others = _split(missing, count)
+        crops = np.concatenate([each.crops for each in missing])
+        counts = [len(each.crops) for each in missing]
+        slots, rows = (np.repeat(of, counts) for of in ([m.slot for m in missing], [m.row for m in missing]))
+        work = np.stack([slots, crops, rows * self.layout.total + crops])
+        embeds, images = self._embeds.flatten(0, 1), self.store.images
+        of_slots, flat, places = torch.from_numpy(work).to(images.device).unbind()
+        cut = self.layout.cut(images, of_slots, flat, self._encoder.image_size)
+        embeds[places] = self._encoder.encode_images(cut).half()
+        for each in missing:
+            self._done[each.row, each.crops] = True
+        return others
 
     def _row(self, slot: int) -> int:
         """Where the close-ups of a keyframe are kept."""

@@ -46,7 +46,7 @@ class LanguageFeatures:
         weights = None if parts[0].weights is None else torch.cat([p.weights for p in parts if p.weights is not None])
         return cls(parts[0].field, torch.cat([p.features for p in parts]), torch.cat([p.t for p in parts]), weights)
 
-    def __getitem__(self, index: Tensor) -> LanguageFeatures:
+    def __getitem__(self, index: Tensor | slice) -> LanguageFeatures:
         """Some of the rays."""
         weights = None if self.weights is None else self.weights[index]
         return LanguageFeatures(self.field, self.features[index], self.t[index], weights)

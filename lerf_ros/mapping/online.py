@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from lerf_ros.features.dense import load_dense
@@ -24,14 +26,21 @@ from lerf_ros.mapping.training import StepStats
 _LOG = logging.getLogger(__name__)
 
 
+class _Part(NamedTuple):
+    """Of the crops of a level, those from ``start`` to before ``stop``."""
+
+    level: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class _Crops:
-    """Crops of one level of one keyframe that are still to be encoded."""
+    """Crops of one keyframe that are to be encoded together; of the coarsest of their levels first."""
 
     slot: int
     generation: int
-    level: int
-    start: int
+    parts: tuple[_Part, ...]
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,11 @@ class OnlineMapper:
     """A `Mapper` and the encoder that feeds it. One thread drives it.
 
     Crops of keyframes are encoded from coarse to fine levels, within a level the newest keyframes first: language comes
-    up everywhere quickly and sharpens later. Dense features, where `dense.model` wants them, come after the coarsest
-    level: they are no answer by themselves, but cost little and regularise all that follows. While anything waits,
-    `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while coarse levels wait) and the rest
-    trains.
+    up everywhere quickly and sharpens later. Coarse levels are small: what they leave of a batch of `pyramid.batch`
+    crops is filled with the next coarse levels of the same keyframe. Dense features, where `dense.model` wants them,
+    come after the coarsest level: they are no answer by themselves, but cost little and regularise all that follows.
+    While anything waits, `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while coarse
+    levels wait) and the rest trains.
 
     When the device's memory runs out, crops per unit of work, rays per step or crops per batch of a closer look are
     halved for the rest of the map's life, with a warning.
@@ -80,7 +90,7 @@ class OnlineMapper:
         """What belongs to the former map is forgotten, its close-ups with the keyframes that they hold included."""
         self._begun: dict[tuple[int, int, int], int] = {}  # (slot, generation, level): crops that are encoded
         self._close_ups: CloseUps | None = None
-        self._batch = Shrinking("pyramid.batch", self.mapper.config.pyramid.batch)
+        self._at_once = Shrinking("pyramid.batch", self.mapper.config.pyramid.batch)
 
     def ingest(self, frame: Frame) -> KeyframeDecision:
         """Offers a frame to the map. Raises ValueError when it cannot belong to it (another image size)."""
@@ -105,7 +115,7 @@ class OnlineMapper:
             self._training_time += time.monotonic() - begun
             begun = time.monotonic()
             if isinstance(waiting, _Crops):
-                self._batch.run(partial(self._encode_crops, store, waiting))
+                self._at_once.run(partial(self._encode_batch, store, waiting))
             else:
                 self._encode_image(store, waiting)
             self._settle()
@@ -161,9 +171,12 @@ class OnlineMapper:
     def _encoding_share(self, store: KeyframeStore, waiting: _Crops | _Image | None) -> float:
         """Of the working time that may go into encoding, as what waits is urgent or not."""
         pyramid = self.mapper.config.pyramid
-        if isinstance(waiting, _Crops) and store.layout.sizes[waiting.level] < pyramid.coarse * store.layout.height:
+        if isinstance(waiting, _Crops) and not self._is_coarse(store, waiting.parts[0].level):
             return pyramid.time_share
         return pyramid.urgent_share
+
+    def _is_coarse(self, store: KeyframeStore, level: int) -> bool:
+        return bool(store.layout.sizes[level] >= self.mapper.config.pyramid.coarse * store.layout.height)
 
     def _next_to_encode(self, store: KeyframeStore) -> _Crops | _Image | None:
         """What to encode next: the coarsest level missing anywhere, one that is begun or else that of the newest
@@ -174,27 +187,46 @@ class OnlineMapper:
             if missing[:, level].any():
                 waiting = [slot for slot in store.newest_first if missing[slot, level]]
                 slot = next((s for s in waiting if (s, store.generations[s], level) in self._begun), waiting[0])
-                start = self._begun.get((slot, store.generations[slot], level), 0)
-                return _Crops(slot, store.generations[slot], level, start)
+                return self._batch(store, slot, level, self._at_once.size)
             if level == coarsest and self._encodes_dense:
                 for slot in store.newest_first:
                     if not store.host_dense_valid[slot]:
                         return _Image(slot, store.generations[slot])
         return None
 
+    def _batch(self, store: KeyframeStore, slot: int, level: int, room: int) -> _Crops:
+        """Up to `room` missing crops of a keyframe: of a level, then of finer ones that are coarse, too."""
+        generation = store.generations[slot]
+        parts: list[_Part] = []
+        for number in range(level, -1, -1):
+            if room == 0 or (parts and not self._is_coarse(store, number)):
+                break
+            if not store.host_valid[slot, number]:
+                start = self._begun.get((slot, generation, number), 0)
+                stop = min(start + room, store.layout.levels[number].count)
+                parts.append(_Part(number, start, stop))
+                room -= stop - start
+        return _Crops(slot, generation, tuple(parts))
+
+    def _encode_batch(self, store: KeyframeStore, crops: _Crops, count: int) -> None:
+        """Encodes the first `count` of these crops."""
+        self._encode_crops(store, self._batch(store, crops.slot, crops.parts[0].level, count))
+
     @torch.no_grad()
-    def _encode_crops(self, store: KeyframeStore, crops: _Crops, batch: int) -> None:
-        level = store.layout.levels[crops.level]
-        stop = min(crops.start + batch, level.count)
-        index = torch.arange(crops.start, stop, device=self._device)
-        cut = store.layout.crops(store.colours(crops.slot), crops.level, index, self.encoder.image_size)
-        embeds = self.encoder.encode_images(cut)
-        store.write_embeds(crops.slot, crops.generation, level.offset + crops.start, embeds)
+    def _encode_crops(self, store: KeyframeStore, crops: _Crops) -> None:
+        levels = [store.layout.levels[part.level] for part in crops.parts]
+        flat = [np.arange(part.start, part.stop) + level.offset for part, level in zip(crops.parts, levels)]
+        index = torch.from_numpy(np.concatenate(flat)).to(self._device)
+        cut = store.layout.cut(store.images, torch.full_like(index, crops.slot), index, self.encoder.image_size)
+        embeds = self.encoder.encode_images(cut).split([len(each) for each in flat])
         self._begun = {key: start for key, start in self._begun.items() if store.generations[key[0]] == key[1]}
-        self._begun[crops.slot, crops.generation, crops.level] = stop
-        if stop == level.count:
-            store.finish_level(crops.slot, crops.generation, crops.level)
-            del self._begun[crops.slot, crops.generation, crops.level]
+        for part, level, part_embeds in zip(crops.parts, levels, embeds):
+            key = crops.slot, crops.generation, part.level
+            store.write_embeds(crops.slot, crops.generation, level.offset + part.start, part_embeds)
+            self._begun[key] = part.stop
+            if part.stop == level.count:
+                store.finish_level(*key)
+                del self._begun[key]
         self.mapper.version += 1
 
     def _encode_image(self, store: KeyframeStore, image: _Image) -> None:

@@ -64,8 +64,10 @@ def draw_batch(
         from lerf_ros.mapping.rays_triton import draw_triton  # not everywhere installed
 
         center = bounds.center_on(chance.device)
-        drawn = draw_triton(store, chance, language_rays, recent_rays, guided_rays, center, bounds.radius)
-        return RayBatch(Rays(*drawn[:2], bounds.radius), *drawn[2:])
+        origins, directions, *of_pixels = draw_triton(
+            store, chance, language_rays, recent_rays, guided_rays, center, bounds.radius
+        )
+        return RayBatch(Rays(origins, directions, bounds.radius), *of_pixels)
     return drawn_batch(store, chance, language_rays, recent_rays, guided_rays, bounds)
 
 

@@ -42,6 +42,7 @@ from lerf_ros.ros.parameters import (
     torch_device,
 )
 from lerf_ros.ros.process import spin_until_shutdown
+from lerf_ros.ros.rehearsal import rehearse
 from lerf_ros.ros.status import status_message
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics, WorkerStopped
 from lerf_ros.srv import LoadMap, Query, SaveMap
@@ -174,7 +175,10 @@ class LerfNode(LifecycleNodeMixin, Node):
         seed, path = parameters["training.seed"], parameters["map.path"] if parameters["map.load"] else ""
 
         def build() -> OnlineMapper:
-            online = OnlineMapper(config, load_encoder(model, pretrained, device), device, seed)
+            encoder = load_encoder(model, pretrained, device)
+            if device.type == "cuda":
+                rehearse(config, encoder, device)
+            online = OnlineMapper(config, encoder, device, seed)
             if path:
                 online.load(Path(path).expanduser())
             return online

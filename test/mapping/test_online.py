@@ -54,6 +54,25 @@ def test_coarse_levels_come_first_and_newest_keyframes_before_old_ones(box, onli
     assert finished == [(2, 1), (1, 1), (0, 1), (2, 0), (1, 0), (0, 0)]
 
 
+@pytest.mark.parametrize(
+    ("coarse", "batch", "batches"),
+    [
+        (0.2, 300, [129, 129]),  # all of a keyframe, coarse as they are
+        (0.4, 300, [30, 30, 99, 99]),  # the finer level is not coarse
+        (0.2, 50, [50, 50, 50, 29, 50, 29]),  # 30 and 20 of each; then the other 79, keyframe by keyframe
+    ],
+)
+def test_coarse_levels_of_a_keyframe_share_a_batch(box, coarse, batch, batches):
+    online = OnlineMapper(
+        box.config.override({"pyramid.coarse": coarse, "pyramid.batch": batch}), box.ColourEncoder(), "cpu"
+    )
+    for frame in box.walk(10)[:2]:
+        online.ingest(frame)
+    assert [level.count for level in online.mapper.layout.levels] == [99, 30]
+    work_until_encoded(online)
+    assert online.encoder.batches == batches
+
+
 def test_both_kinds_of_work_get_their_share_of_the_time(box, online, monkeypatch):
     seconds = {"now": 0.0, "encoding": 0.0}
     monkeypatch.setattr("lerf_ros.mapping.online.time", SimpleNamespace(monotonic=lambda: seconds["now"]))

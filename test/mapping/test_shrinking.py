@@ -193,8 +193,6 @@ def test_a_closer_look_encodes_smaller_batches(box, monkeypatch, caplog, times, 
     encode = encoder.encode_images
     monkeypatch.setattr(encoder, "encode_images", Failing(encode, 0))
     close_ups = CloseUps(config, online.mapper.store, encoder)
-    close_ups._encode_together(close_ups._plan(1, uv, np.zeros(2))[1][:1])  # some are there already, unnoticed
-    encoder.batches[:] = []
     encoder.encode_images.left = times
     assert close_ups.around(1, uv, np.zeros(2)).all()
     assert max(encoder.batches) == batch and sum(encoder.batches) == count

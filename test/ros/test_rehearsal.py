@@ -1,0 +1,22 @@
+import torch
+
+from lerf_ros.features.encoder import load_encoder
+from lerf_ros.mapping.config import PRESETS
+from lerf_ros.mapping.mapper import Mapper
+from lerf_ros.ros.rehearsal import rehearse
+
+
+def test_a_map_is_rehearsed_and_forgotten(monkeypatch):
+    """Every kind of work is done: steps without and with language, crops, a question, a view."""
+    done = []
+    for name in ("step", "surface", "render"):
+        real = getattr(Mapper, name)
+
+        def noted(self, *arguments, real=real, name=name, **options):
+            done.append((name, self.store.has_language))
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(Mapper, name, noted)
+    config = PRESETS["cpu"].override({"sampling.rays": 64, "pyramid.fractions": (0.5,), "pyramid.strides": None})
+    rehearse(config, load_encoder("mini"), torch.device("cpu"))
+    assert {("step", False), ("step", True), ("surface", True), ("render", True)} <= set(done)
