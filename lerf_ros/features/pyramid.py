@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,13 @@ class Level:
     @property
     def count(self) -> int:
         return self.rows * self.columns
+
+
+class Corners(NamedTuple):
+    """The four around each of R pixels at L levels: flat indices (R, L, 4) int64, and bilinear weights (R, L, 4)."""
+
+    crops: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -89,23 +97,15 @@ class PyramidLayout:
         """(L,) px, side of the crops of each level."""
         return np.array([level.crop_px for level in self.levels], np.int64)
 
+    def sizes_on(self, device: torch.device) -> Tensor:
+        """As `sizes`, float32 on ``device``, without a copy to it."""
+        return self._table(device)[0]
+
     def centres(self, level: int) -> Tensor:
         """Crop centres (count, 2) as uv, pixels, in flat order."""
         at = self.levels[level]
         v, u = torch.meshgrid(torch.arange(at.rows), torch.arange(at.columns), indexing="ij")
         return at.first_centre + at.stride * torch.stack([u, v], dim=-1).reshape(-1, 2).float()
-
-    def around(self, level: int, uv: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The crops of a level, ascending flat indices, that `at_level` reads at any of the pixels uv (P, 2)."""
-        at = self.levels[level]
-        last = np.array([at.columns - 1, at.rows - 1])
-        low = np.clip((uv - at.first_centre) / at.stride, 0, last).astype(np.int64)
-        high = np.minimum(low + 1, last)
-        read = np.zeros((at.rows, at.columns), bool)
-        for u in (low[:, 0], high[:, 0]):
-            for v in (low[:, 1], high[:, 1]):
-                read[v, u] = True
-        return at.offset + np.flatnonzero(read)
 
     def crops(self, image: Tensor, level: int, index: Tensor | None = None, size: int = 0) -> Tensor:
         """Crops of a level, cut from ``image`` (3, H, W) float: (B, 3, size, size).
@@ -170,7 +170,7 @@ class PyramidLayout:
         ``valid`` (K, levels) bool, ``slots`` (R,), ``random`` (R,) uniform in [0, 1). Slots without any valid level
         give the whole range.
         """
-        sizes = self._table(valid.device)[0]
+        sizes = self.sizes_on(valid.device)
         valid = valid[slots]
         valid = valid | ~valid.any(dim=1, keepdim=True)
         smallest = torch.where(valid, sizes, torch.inf).amin(dim=1)
@@ -186,8 +186,7 @@ class PyramidLayout:
         valid levels on either side, then renormalised; beyond the outermost valid level, that level alone. A slot
         without any valid level gives zeros. Shapes are fixed and nothing depends on values: safe in a CUDA graph.
         """
-        sizes, rows, columns, stride, offset, first = self._table(buffer.device)
-        usable = valid[slots]
+        sizes, usable = self.sizes_on(buffer.device), valid[slots]
         number = torch.arange(len(self.levels), device=buffer.device)
         below = torch.where(usable & (sizes <= crop_px[:, None]), number, -1).amax(dim=1)
         above = torch.where(usable & (sizes > crop_px[:, None]), number, len(self.levels)).amin(dim=1)
@@ -198,37 +197,32 @@ class PyramidLayout:
         blend = ((crop_px - sizes[level[:, 0]]) / span).clamp(0.0, 1.0)
         level_weights = torch.stack([1.0 - blend, blend], dim=1) * usable.any(dim=1, keepdim=True)
 
-        u = ((uv[:, :1] - first[level]) / stride[level]).clamp(min=0.0).minimum(columns[level] - 1)  # (R, 2) grid units
-        v = ((uv[:, 1:] - first[level]) / stride[level]).clamp(min=0.0).minimum(rows[level] - 1)
-        left, top = u.floor(), v.floor()
-        right, bottom = (left + 1).minimum(columns[level] - 1), (top + 1).minimum(rows[level] - 1)
-        u, v = u - left, v - top
-        grid_u = torch.stack([left, right, left, right], dim=2)  # (R, 2, 4): the four crops around the pixel
-        grid_v = torch.stack([top, top, bottom, bottom], dim=2)
-        weights = torch.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], dim=2) * level_weights[:, :, None]
-        index = slots[:, None, None] * self.total + (
-            offset[level][:, :, None] + grid_v * columns[level][:, :, None] + grid_u
-        ).to(torch.int64)
-        corners = buffer.reshape(-1, buffer.shape[-1])[index.flatten(1)].float()  # (R, 8, D)
-        return F.normalize(torch.einsum("rcd,rc->rd", corners, weights.flatten(1)), dim=-1)
+        index, weights = self.corners(uv, level)
+        read = self.read(buffer, slots, index).flatten(1, 2)  # (R, 8, D)
+        return F.normalize(torch.einsum("rcd,rc->rd", read, (weights * level_weights[..., None]).flatten(1)), dim=-1)
 
-    def at_level(self, buffer: Tensor, level: int, slots: Tensor, uv: Tensor) -> Tensor:
-        """As `interpolate`, at crops of one level, encoded or not: (R, D) float32; unit norm, or zero."""
-        index, weights = self.corners(level, uv)
-        read = buffer.view(-1, buffer.shape[-1])[(slots * self.total)[:, None] + index]
-        return F.normalize(torch.einsum("rcd,rc->rd", read.float(), weights), dim=-1)
+    def at_levels(self, buffer: Tensor, slots: Tensor, corners: Corners) -> Tensor:
+        """As `interpolate`, at crops of single levels, encoded or not: (R, L, D) float32; unit norm, or zero."""
+        read = self.read(buffer, slots, corners.crops)
+        return F.normalize(torch.einsum("rlcd,rlc->rld", read, corners.weights), dim=-1)
 
-    def corners(self, level: int, uv: Tensor) -> tuple[Tensor, Tensor]:
-        """The four crops of a level around pixels uv (R, 2): flat index (R, 4) int64, and their bilinear weights."""
-        at = self.levels[level]
-        last = uv.new_tensor([at.columns - 1, at.rows - 1])
-        place = ((uv - at.first_centre) / at.stride).clamp_min(0.0).minimum(last)
+    def corners(self, uv: Tensor, level: Tensor | None = None) -> Corners:
+        """The crops around pixels uv (R, 2), at every level or at level (R, L) int64, for each pixel its own."""
+        table = self._table(uv.device)
+        table = table[:, None] if level is None else table[:, level]
+        _, rows, columns, stride, offset, first = table.unbind()  # each (1, L) or (R, L)
+        last = torch.stack([columns, rows], dim=-1) - 1
+        place = ((uv[:, None] - first[..., None]) / stride[..., None]).clamp(min=0.0).minimum(last)  # (R, L, 2)
         low = place.floor()
-        (left, top), (right, bottom) = low.long().unbind(dim=-1), (low + 1).minimum(last).long().unbind(dim=-1)
-        u, v = (place - low).unbind(dim=-1)
-        rows, columns = torch.stack([top, top, bottom, bottom], dim=-1), torch.stack([left, right, left, right], dim=-1)
-        weights = torch.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], dim=-1)
-        return at.offset + rows * at.columns + columns, weights
+        beside = torch.stack([low, (low + 1).minimum(last)], dim=-1)  # (R, L, 2, 2): before and after the pixel
+        share = torch.stack([1 - (place - low), place - low], dim=-1)
+        u, v = beside[..., 0, None, :], beside[..., 1, :, None]
+        index = (offset[..., None, None] + v * columns[..., None, None] + u).flatten(2).to(torch.int64)
+        return Corners(index, (share[..., 0, None, :] * share[..., 1, :, None]).flatten(2))
+
+    def read(self, buffer: Tensor, slots: Tensor, index: Tensor) -> Tensor:
+        """Embeddings (R, L, C, D) float32 of crops (R, L, C) of the slots (R,), see `interpolate`."""
+        return buffer.reshape(-1, buffer.shape[-1])[slots[:, None, None] * self.total + index].float()
 
     def _table(self, device: torch.device) -> Tensor:
         """(6, levels) float32 on ``device``, made once: crop_px, rows, columns, stride, offset, first_centre."""

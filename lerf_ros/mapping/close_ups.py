@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
-from lerf_ros.features.pyramid import PyramidLayout
+from lerf_ros.features.pyramid import Corners, PyramidLayout
+from lerf_ros.host import on_host
 from lerf_ros.mapping.config import CloseUpConfig
 from lerf_ros.mapping.crop_means import CropMeans
 from lerf_ros.mapping.keyframes import KeyframeStore
@@ -24,6 +25,7 @@ from lerf_ros.mapping.sight import seen_by
 _CELL = 4  # px, of the picture of what is in front
 _MIDDLE = 0.1  # of a crop's side, to all sides of its centre
 _BEHIND = 0.4  # of a crop's side: what lies farther behind the front is not what the crop is about
+_READ_AT_ONCE = 2**25  # floats of embeddings
 
 
 class _Missing(NamedTuple):
@@ -101,71 +103,65 @@ class CloseUps:
             wanted: (V, N) bool, ... where they are ...
             least_px: (V, N), ... in crops of this size and larger.
         """
-        store, config, layout = self.store, self._config, self.layout
+        store, config = self.store, self._config
         uv, depth_z, _, sees = seen_by(store, slots, x_world)
         sees = sees & wanted
-        rows, usable = self._encoded(*(each.cpu().numpy() for each in (slots, uv, least_px, sees)))
-        rows_ = torch.from_numpy(rows).to(x_world.device)
-        weights = torch.from_numpy(usable).to(x_world.device) & self._in_front(rows_, slots, uv, depth_z)
+        scales = self._scales(slots, depth_z)
+        corners = self.layout.corners(uv.flatten(0, 1))
+        rows, encoded = self.around(slots, corners, least_px, sees)
+        weights = (encoded & self._in_front(rows, uv, depth_z, scales)).float()
         means = CropMeans(
             len(x_world), store.embed_dim, config.scale_bins, config.scale_min, config.scale_max, x_world.device
         )
         points = torch.arange(len(x_world), device=x_world.device).expand_as(slots).flatten()
-        per_px = depth_z / store.intrinsics[slots, 1]
-        for level, size in enumerate(layout.sizes.tolist()):
-            embeds = layout.at_level(self._embeds, level, rows_.flatten(), uv.flatten(0, 1))
-            means.add(points, embeds, size * per_px.flatten(), weights[..., level].flatten().float())
+        at_once = max(1, _READ_AT_ONCE // (corners.crops[0].numel() * store.embed_dim))
+        sights = rows.flatten(), *corners, points, scales.flatten(0, 1), weights.flatten(0, 1)
+        for row, crops, shares, point, scale, weight in zip(*(each.split(at_once) for each in sights), strict=True):
+            embeds = self.layout.at_levels(self._embeds, row, Corners(crops, shares))
+            means.add(point[:, None].expand_as(scale), embeds, scale, weight)
         return means, sees.any(dim=0)
 
-    def around(self, slot: int, uv: NDArray[np.float32], least_px: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Encodes a keyframe's crops around the pixels uv (P, 2) of least_px (P,) and more; returns the levels (P, L)
-        that are encoded there.
+    def around(self, slots: Tensor, corners: Corners, least_px: Tensor, sees: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes the crops of keyframes slots (V, N) around pixels, corners (V N, L, 4), of least_px (V, N) and more,
+        where sees (V, N); returns the rows (V, N) of the keyframes' close-ups, and which of their levels (V, N, L) are
+        encoded there.
 
         The largest crops come first, and are always there; then the smaller ones, while no more than `close_up.crops`
-        of this keyframe have to be encoded."""
-        encoded, missing = self._plan(slot, uv, least_px)
-        self._encode(missing)
-        return encoded
-
-    def _encoded(
-        self,
-        slots: NDArray[np.int64],
-        uv: NDArray[np.float32],
-        least_px: NDArray[np.float32],
-        sees: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows (V, N) of the keyframes' close-ups, and which of their levels (V, N, L) are encoded at the pixels; as
-        `around`, of all keyframes together."""
-        rows = np.zeros(slots.shape, np.int64)
-        usable = np.zeros((*slots.shape, len(self.layout.levels)), bool)
+        of a keyframe have to be encoded."""
+        sizes = self.layout.sizes_on(slots.device)
+        asked = sees[..., None] & ((least_px[..., None] <= sizes) | (sizes == sizes[-1]))
+        (needed,) = on_host(self._needed(slots, corners, asked))
+        of_slot = np.zeros((len(needed), 1 + len(sizes)), np.int64)  # row, and which levels are encoded
         missing: list[_Missing] = []
-        for slot in np.unique(slots[sees]).tolist():
-            here = sees & (slots == slot)
-            usable[here], of_slot = self._plan(slot, uv[here], least_px[here])
-            rows[here] = self._row(slot)
-            missing += of_slot
+        for slot in np.flatnonzero(needed.any(axis=1)).tolist():
+            row = self._row(slot)
+            allowed, of_keyframe = self._affordable(slot, row, needed[slot] & ~self._done[row])
+            of_slot[slot] = row, *allowed
+            missing += of_keyframe
         self._encode(missing)
-        return rows, usable
+        rows, encoded = torch.from_numpy(of_slot).to(slots.device)[slots].split([1, len(sizes)], dim=-1)
+        return rows[..., 0], asked & (encoded > 0)
 
-    def _plan(
-        self, slot: int, uv: NDArray[np.float32], least_px: NDArray[np.float32]
-    ) -> tuple[NDArray[np.bool_], list[_Missing]]:
-        """What `around` returns, and what has to be encoded for it."""
-        row, layout = self._row(slot), self.layout
-        encoded = np.zeros((len(uv), len(layout.levels)), bool)
-        missing: list[_Missing] = []
-        count = 0
-        for level in range(len(layout.levels) - 1, -1, -1):
-            largest = level == len(layout.levels) - 1
-            asked = np.full(len(uv), True) if largest else least_px <= layout.levels[level].crop_px
-            needed = layout.around(level, uv[asked])
-            new = needed[~self._done[row, needed]]
-            count += len(new)
-            if count > self._config.crops and not largest:
-                break
-            encoded[asked, level] = True
-            missing += [_Missing(slot, row, level, new)] if len(new) else []
-        return encoded, missing
+    def _needed(self, slots: Tensor, corners: Corners, asked: Tensor) -> Tensor:
+        """(K, total) bool: which crops of the keyframes `at_levels` reads where they are asked (V, N, L)."""
+        count, total = len(self.store), self.layout.total
+        number = slots.reshape(-1, 1, 1) * total + corners.crops
+        number = torch.where(asked.view(-1, asked.shape[2], 1), number, count * total)  # beyond: nobody's
+        needed = torch.zeros(count * total + 1, dtype=torch.bool, device=slots.device)
+        return needed.index_fill_(0, number.flatten(), True)[:-1].view(count, total)
+
+    def _affordable(self, slot: int, row: int, new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[_Missing]]:
+        """Levels (L,) of a keyframe that may be encoded, and what has to be for it: of its new crops (total,), those of
+        the largest size and then as many sizes as `close_up.crops` allows."""
+        counts = np.add.reduceat(new, [level.offset for level in self.layout.levels], dtype=np.int64)
+        affordable = counts[::-1].cumsum()[::-1] <= self._config.crops
+        affordable[-1] = True
+        missing = []
+        for number in np.flatnonzero(affordable & (counts > 0))[::-1].tolist():
+            level = self.layout.levels[number]
+            crops = level.offset + np.flatnonzero(new[level.offset : level.offset + level.count])
+            missing.append(_Missing(slot, row, number, crops))
+        return affordable, missing
 
     def _encode(self, missing: Sequence[_Missing]) -> None:
         """Encodes crops of all keyframes and levels together, as many at a time as memory allows."""
@@ -206,12 +202,16 @@ class CloseUps:
         nearness = torch.where(torch.isfinite(depth_z), -depth_z, -torch.inf)[None, None]
         nearness = F.max_pool2d(nearness, _CELL, ceil_mode=True)
         cells = [round(_MIDDLE * level.crop_px / _CELL) for level in self.layout.levels]
-        return torch.cat([-F.max_pool2d(nearness, 2 * n + 1, stride=1, padding=n)[0] for n in cells])
+        return -torch.cat([F.max_pool2d(nearness, 2 * n + 1, stride=1, padding=n)[0] for n in cells])
 
-    def _in_front(self, rows: Tensor, slots: Tensor, uv: Tensor, depth_z: Tensor) -> Tensor:
+    def _scales(self, slots: Tensor, depth_z: Tensor) -> Tensor:
+        """(V, N, L) m: sizes of crops at points of depth_z (V, N)."""
+        sizes = self.layout.sizes_on(depth_z.device)
+        return sizes * (depth_z / self.store.intrinsics[slots, 1])[..., None]
+
+    def _in_front(self, rows: Tensor, uv: Tensor, depth_z: Tensor, scales: Tensor) -> Tensor:
         """(V, N, L) bool: whether points at uv (V, N, 2), depth_z (V, N) belong to what crops around them are about."""
-        sizes = torch.from_numpy(self.layout.sizes).to(depth_z)
-        scale = depth_z[..., None] * sizes / self.store.intrinsics[slots, 1, None]
-        last = uv.new_tensor([self._front.shape[3] - 1, self._front.shape[2] - 1])
-        column, row = (uv / _CELL).clamp_min(0).minimum(last).long().unbind(dim=-1)
-        return depth_z[..., None] - self._front.permute(0, 2, 3, 1)[rows, row, column] <= _BEHIND * scale
+        last_row, last_column = self._front.shape[2] - 1, self._front.shape[3] - 1
+        column, row = (uv / _CELL).clamp_min(0).long().unbind(dim=-1)
+        front = self._front.permute(0, 2, 3, 1)[rows, row.clamp_max(last_row), column.clamp_max(last_column)]
+        return depth_z[..., None] - front <= _BEHIND * scales

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,17 +40,17 @@ class CropMeans:
         self.counts = torch.zeros(points, bins, device=device)
 
     def add(self, rows: Tensor, embeds: Tensor, scales: Tensor, weights: Tensor | None = None) -> None:
-        """Enters embeddings (P, D) of crops at scales (P,) m.
+        """Enters embeddings (..., D) of crops at scales (...) m.
 
         Args:
-            rows: (P,) int64, the point that each is about; several may be about one.
-            weights: (P,); None: all 1.
+            rows: (...) int64, the point that each is about; several may be about one.
+            weights: (...); None: all 1.
         """
-        bins = (scales.log()[:, None] - self._log_scales).abs().argmin(dim=1)
-        cell = rows * len(self._log_scales) + bins
+        bins = (scales.log()[..., None] - self._log_scales).abs().argmin(dim=-1)
+        cell = (rows * len(self._log_scales) + bins).flatten()
         weights = torch.ones_like(scales) if weights is None else weights
-        self._sums.view(-1, embeds.shape[1]).index_add_(0, cell, weights[:, None] * embeds)
-        self.counts.view(-1).index_add_(0, cell, weights)
+        self._sums.view(-1, embeds.shape[-1]).index_add_(0, cell, (weights[..., None] * embeds).flatten(0, -2))
+        self.counts.view(-1).index_add_(0, cell, weights.flatten())
 
     def scale_range(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest scale (points,) m that each point has embeddings of; empty (min > max) without any."""
@@ -80,16 +81,25 @@ class ScaledEmbeds:
     embeds: Tensor
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
-        """Cosines (S, N, T) with texts (T, D) at scales (S,) or (S, N) m."""
-        step = self.log_scales[1] - self.log_scales[0]
-        last = len(self.log_scales) - 1
-        position = ((scales.to(step).log() - self.log_scales[0]) / step).clamp(0, last)
+        """Cosines (S, N, T) with texts (T, D) at scales (S,) or (S, N) m.
+
+        Between the unit embeddings a and b of two bins, ``e = (1 - p) a + p b``: its product with a text is a blend of
+        theirs, and ``|e|^2 = 1 - 2 p (1 - p) (1 - a.b)``. Both are had without e, which is as many numbers as there are
+        scales, points and dimensions.
+        """
+        if scales.ndim == 1:
+            scales = scales[:, None].expand(-1, len(self.embeds))
+        step, last = self.log_scales[1] - self.log_scales[0], len(self.log_scales) - 1
+        position = ((scales.T.to(step).log() - self.log_scales[0]) / step).clamp(0, last)  # (N, S)
         lower = position.long().clamp_max(last - 1)
-        text, every = text_embeds.to(self.embeds), torch.arange(len(self.embeds), device=lower.device)
-        cosines = []
-        for bin_, share in zip(lower, position - lower, strict=True):
-            blend = torch.lerp(
-                self.embeds[every, bin_], self.embeds[every, bin_ + 1], share.expand(len(every))[:, None]
-            )
-            cosines.append(normalize(blend, dim=-1) @ text.T)
-        return torch.stack(cosines)
+        p = position - lower
+        every = torch.arange(len(lower), device=lower.device)[:, None]
+        cosines = self.embeds @ text_embeds.to(self.embeds).T  # (N, B, T)
+        blend = torch.lerp(cosines[every, lower], cosines[every, lower + 1], p[..., None])
+        lengths = (1 - 2 * p * (1 - p) * (1 - self._next[every, lower])).clamp_min(1e-24).sqrt()
+        return (blend / lengths[..., None]).transpose(0, 1)
+
+    @cached_property
+    def _next(self) -> Tensor:
+        """(N, B - 1) cosines of each bin's embedding with that of the next."""
+        return (self.embeds[:, :-1] * self.embeds[:, 1:]).sum(dim=-1)

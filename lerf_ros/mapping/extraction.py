@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -31,6 +30,7 @@ _MEASURED_WITHIN = 0.01  # of the depth: a point is moved to what was measured t
 _VIEWS_AT_ONCE = 16  # keyframes that are asked about all points together
 _PLACES_AT_ONCE = 16  # closer looks ...
 _CROP_MEANS_AT_ONCE = 2**25  # ... and floats of their means
+_CELLS_ACROSS = 2**21 - 9  # a prime: cells that are fewer apart along each axis have different numbers
 
 
 @dataclass(frozen=True)
@@ -245,34 +245,34 @@ def _dense_pixels(store: KeyframeStore, views: Views, radii: Tensor, max_points:
     radius_px = radii * views.px_per_m.gather(0, view)
     centre = views.uv.gather(0, view[..., None].expand_as(views.uv))
     uv = centre[..., None, :] + radius_px[..., None, None] * grid
-    within = ((uv >= 0) & (uv <= uv.new_tensor([store.camera.width - 1, store.camera.height - 1]))).all(dim=-1)
-    taken = (within & views.known.any(dim=0)[:, None]).nonzero()
-    view_, place, _ = taken.unbind(dim=1)
+    u, v = uv.unbind(dim=-1)
+    within = (u >= 0) & (u <= store.camera.width - 1) & (v >= 0) & (v <= store.camera.height - 1)
+    view_, place, pixel = (within & views.known.any(dim=0)[:, None]).nonzero(as_tuple=True)
     slots = views.slots.gather(0, view)[view_, place]
-    return slots, uv[tuple(taken.unbind(dim=1))], place
+    return slots, uv[view_, place, pixel], place
 
 
 def _encoded_sizes(store: KeyframeStore) -> Tensor:
     """(2, K) px: size of the smallest and largest crops of each keyframe that are encoded; inf and 0 without any."""
-    valid, sizes = store.host_valid, store.layout.sizes
-    smallest, largest = np.where(valid, sizes, np.inf).min(axis=1), np.where(valid, sizes, 0.0).max(axis=1)
-    device = store.images.device
-    return torch.from_numpy(np.stack([smallest, largest])).to(device, torch.float32)
+    valid, sizes = store.valid[: len(store)], store.layout.sizes_on(store.valid.device)
+    return torch.stack([torch.where(valid, sizes, torch.inf).amin(dim=1), torch.where(valid, sizes, 0.0).amax(dim=1)])
 
 
 def _one_per_cell(cells: Tensor) -> Tensor:
     """Indices, in random order, of one point per occupied cell: cells (N, C) are its coordinates, in cells."""
     order = torch.randperm(len(cells), device=cells.device)
-    _, cell = torch.unique(torch.floor(cells[order]).long(), dim=0, return_inverse=True)
-    first = torch.full((len(order),), len(order), device=order.device)
+    number = torch.zeros_like(order)
+    for coordinate in torch.floor(cells[order]).long().unbind(dim=1):
+        number = _CELLS_ACROSS * number + coordinate
+    numbers, cell = torch.unique(number, return_inverse=True)
+    first = torch.full_like(numbers, len(order))
     first.scatter_reduce_(0, cell, torch.arange(len(order), device=order.device), "amin")
-    return order[first[first < len(order)].sort().values]
+    return order[first.sort().values]
 
 
 def _first_of_each(place: Tensor, places: int, count: int) -> Tensor:
     """Indices of the first `count` of each place (N,), place by place."""
-    order = torch.argsort(place, stable=True)
-    of_place = torch.bincount(place, minlength=places)
-    first = of_place.cumsum(0) - of_place
-    rank = torch.arange(len(place), device=place.device) - first[place[order]]
+    place, order = torch.sort(place, stable=True)
+    first = torch.searchsorted(place, torch.arange(places, device=place.device))
+    rank = torch.arange(len(place), device=place.device) - first[place]
     return order[rank < count]

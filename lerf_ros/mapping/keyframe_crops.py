@@ -35,10 +35,9 @@ class KeyframeCrops:
         x_world, text_embeds = x_world.to(store.poses), text_embeds.to(store.poses.device, torch.float32)
         every = torch.arange(len(store), device=x_world.device)[:, None]
         uv, _, _, sees = seen_by(store, every, x_world)
-        slot, point = (sees & store.valid[every[:, 0]].any(dim=1, keepdim=True)).nonzero(as_tuple=True)
-        levels = [layout.corners(level, uv[slot, point]) for level in range(len(layout.levels))]
-        index, weights = (torch.stack(parts, dim=1) for parts in zip(*levels, strict=True))
-        embeds = store.embeds[slot[:, None, None], index].float()
+        slot, point = (sees & store.valid[: len(store)].any(dim=1, keepdim=True)).nonzero(as_tuple=True)
+        index, weights = layout.corners(uv[slot, point])
+        embeds = layout.read(store.embeds, slot, index)
         similarity = torch.einsum("rlcd,rtd->rlct", embeds, text_embeds[point])
         return CropsAt(point, similarity, weights, store.valid[slot])
 
@@ -46,8 +45,7 @@ class KeyframeCrops:
     def similarity(self, text_embeds: Tensor) -> Tensor:
         """Cosines (M, T) of texts (T, D) with all crops, one keyframe after another; -inf where one is not encoded."""
         store = self._store
-        counts = torch.tensor([level.count for level in store.layout.levels], device=store.valid.device)
-        encoded = store.valid[: len(store)].repeat_interleave(counts, dim=1).view(-1, 1)
+        encoded = store.valid[: len(store), self._levels].view(-1, 1)
         text = text_embeds.to(store.embeds)
         return torch.where(encoded, (store.embeds[: len(store)].flatten(0, 1) @ text.T).float(), -torch.inf)
 
@@ -55,15 +53,21 @@ class KeyframeCrops:
         """What was measured in the middle of crops (C,), numbered as in `similarity`: x_world (C, 3) m, NaN where
         nothing was, and the crops' physical size (C,) m there."""
         store, total = self._store, self._store.layout.total
-        centres, sizes = (values.to(crops.device)[crops % total] for values in self._crops)
-        x_world, depth_z = store.lifted(crops // total, centres)
-        return x_world, sizes * depth_z / store.intrinsics[crops // total, 1]
+        slots, crops = crops // total, crops % total
+        sizes = store.layout.sizes_on(crops.device)[self._levels[crops]]
+        x_world, depth_z = store.lifted(slots, self._centres[crops])
+        return x_world, sizes * depth_z / store.intrinsics[slots, 1]
 
     @cached_property
-    def _crops(self) -> tuple[Tensor, Tensor]:
-        """Of a keyframe's crops: the nearest pixels to their centres (total, 2), and their sizes (total,) px."""
-        store, layout = self._store, self._store.layout
-        last = torch.tensor([store.camera.width - 1, store.camera.height - 1])
+    def _levels(self) -> Tensor:
+        """(total,) int64, of a keyframe's crops."""
+        counts = torch.tensor([level.count for level in self._store.layout.levels])
+        return torch.arange(len(counts)).repeat_interleave(counts).to(self._store.embeds.device)
+
+    @cached_property
+    def _centres(self) -> Tensor:
+        """(total, 2) px, the nearest pixels to the centres of a keyframe's crops."""
+        camera, layout = self._store.camera, self._store.layout
+        last = torch.tensor([camera.width - 1, camera.height - 1])
         centres = torch.cat([layout.centres(level) for level in range(len(layout.levels))])
-        sizes = torch.tensor([float(level.crop_px) for level in layout.levels for _ in range(level.count)])
-        return centres.clamp_min(0).minimum(last).round(), sizes
+        return centres.clamp_min(0).minimum(last).round().to(self._store.embeds.device)

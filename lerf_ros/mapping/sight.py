@@ -37,13 +37,13 @@ def seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight:
 def projected(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `seen_by`: uv, depth_z, and whether a point lies in the image."""
     camera, T = store.camera, store.poses[slots]
-    fx, fy, cx, cy = store.intrinsics[slots].unbind(dim=-1)
+    focal, middle = store.intrinsics[slots].split(2, dim=-1)
     x_camera = ((x_world - T[..., :3, 3])[..., None] * T[..., :3, :3]).sum(dim=-2).float()
     depth_z = x_camera[..., 2].clamp_min(1e-6)
-    u, v = fx * x_camera[..., 0] / depth_z + cx, fy * x_camera[..., 1] / depth_z + cy
-    column, row = u.round(), v.round()
+    uv = focal * x_camera[..., :2] / depth_z[..., None] + middle
+    column, row = uv.round().unbind(dim=-1)
     inside = (x_camera[..., 2] > 1e-6) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-    return torch.stack([u, v], dim=-1), depth_z, inside
+    return uv, depth_z, inside
 
 
 class Views(NamedTuple):
@@ -61,8 +61,8 @@ def best_views(store: KeyframeStore, centres: Tensor, radii: Tensor, count: int)
     every = torch.arange(len(store), device=centres.device)[:, None]
     uv, depth_z, _, sees = seen_by(store, every, centres)
     px_per_m = store.intrinsics[every, 1] / depth_z
-    directions = torch.cat([torch.eye(3), -torch.eye(3)]).to(centres)
-    poles = centres[:, None] + radii[:, None, None] * directions
+    axes = torch.eye(3, dtype=centres.dtype, device=centres.device)
+    poles = centres[:, None] + radii[:, None, None] * torch.cat([axes, -axes])
     shown = projected(store, every, poles.view(-1, 3))[2].view(len(store), len(centres), -1).float().mean(dim=2)
     worth, slots = (px_per_m * sees * shown).topk(min(count, len(store)), dim=0)
     uv = uv.gather(0, slots[..., None].expand(-1, -1, 2))

@@ -80,12 +80,13 @@ class VoxelMap:
         self._directions.index_add_(0, rows, directions.float())
         self._pixels.index_add_(0, rows, torch.ones_like(depth_z))
         self._views[torch.unique(rows)] += 1
-        embeds, one = embeds.to(device)[None], torch.zeros_like(rows)
-        for level in valid.nonzero()[:, 0].tolist():
-            scales = self.layout.levels[level].crop_px * depth_z / frame.camera.fy
-            self._means.add(rows, self.layout.at_level(embeds, level, one, uv), scales)
-            self._scale_min.scatter_reduce_(0, rows, scales, "amin")
-            self._scale_max.scatter_reduce_(0, rows, scales, "amax")
+        read = self.layout.at_levels(embeds.to(device)[None], torch.zeros_like(rows), self.layout.corners(uv))
+        level = valid.to(device).nonzero()[:, 0]
+        scales = self.layout.sizes_on(device)[level] * (depth_z / frame.camera.fy)[:, None]  # (P, levels)
+        self._means.add(rows[:, None].expand_as(scales), read[:, level], scales)
+        if len(level):
+            self._scale_min.scatter_reduce_(0, rows, scales.amin(dim=1), "amin")
+            self._scale_max.scatter_reduce_(0, rows, scales.amax(dim=1), "amax")
 
     def surface(self) -> VoxelSurface:
         """The map as it is now. Voxels without any embedding yet are left out."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lerf_ros.features.encoder import Encoder
+from lerf_ros.host import on_host
 from lerf_ros.mapping.surface import Closer, SemanticSurface
 from lerf_ros.query.maxima import MaximaFinder, Region
 from lerf_ros.query.options import QueryOptions
@@ -49,18 +50,18 @@ def _best(
     points, place = closer.surface.points, closer.place
     if len(place) <= options.min_support or not points.has_language:
         return {}
-    numbers, counts = (values.tolist() for values in torch.unique_consecutive(place, return_counts=True))
+    numbers, sizes = (values.tolist() for values in np.unique(on_host(place)[0], return_counts=True))
     texts = list(dict.fromkeys(places[number][0] for number in numbers))
     text_of_place = torch.tensor([texts.index(text) if text in texts else 0 for text, _ in places])
     scales = scale_sweep(points.scale_min, points.scale_max, options.scale_steps, place)
     own_text = text_of_place.to(place.device)[place]
-    finder = MaximaFinder(points, options.min_support, options.prominence, place)
+    finder = MaximaFinder(points, options.min_support, options.prominence, sizes)
     heights = finder.heights(sweep_of_places(closer.surface, encoder, texts, own_text, scales, options))
     best, start = {}, 0
-    for number, count in zip(numbers, counts, strict=True):
-        within, start = slice(start, start + count), start + count
+    for number, size in zip(numbers, sizes, strict=True):
+        within, start = slice(start, start + size), start + size
         region = places[number][1]
-        found = next(finder.regions(heights, region.floor, within), None) if count > options.min_support else None
+        found = next(finder.regions(heights, region.floor, within), None) if size > options.min_support else None
         if found is not None:  # how large it is, the whole map shows
             best[number] = replace(found, support=region.support, covered=region.covered)
     return best

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.special import expit
 from torch import Tensor
 
+from lerf_ros.host import on_host
 from lerf_ros.mapping.surface import SurfacePoints
-from lerf_ros.query.neighbourhood import Neighbourhood, component
+from lerf_ros.query.neighbourhood import Graph, Neighbourhood, component
 from lerf_ros.query.relevancy import supervised
 from lerf_ros.query.sweep import Sweep
 from lerf_ros.query.target_pose import plane_normal
@@ -67,17 +66,17 @@ class Heights:
     """A sweep, smoothed over the surface.
 
     Attributes:
-        sweep: as it was.
+        scales: (S,) m, or (S, N), of the sweep.
         values: (S, N) ranks averaged over each point's neighbourhood; -inf where a point was never trained at a scale:
             it neither answers there nor counts for its neighbours.
         own: (S, N) ranks as they are.
-        relevancy: scale index -> (N,) relevancy there, averaged alike, and its median.
+        relevancy: (S, N), averaged alike.
     """
 
-    sweep: Sweep
+    scales: NDArray[np.float32]
     values: NDArray[np.float32]
     own: NDArray[np.float32]
-    relevancy: Callable[[int], tuple[NDArray[np.float32], float]]
+    relevancy: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class _Surface:
     view_directions: NDArray[np.float64]
     members: NDArray[np.int64]
     counts: NDArray[np.int64]
-    graph: csr_matrix
+    graph: Graph
     first: int = 0  # the point of the graph that they begin with
 
     def part(self, within: slice) -> _Surface:
@@ -113,16 +112,16 @@ class MaximaFinder:
 
     Args:
         min_support, prominence: see `targets.QueryOptions`.
-        place: (N,) int64, ascending: of points that lie in several places, see `Neighbourhood`.
+        sizes: of the places that the points lie in, see `Neighbourhood`.
     """
 
-    def __init__(self, points: SurfacePoints, min_support: int, prominence: float, place: Tensor | None = None) -> None:
+    def __init__(
+        self, points: SurfacePoints, min_support: int, prominence: float, sizes: Sequence[int] | None = None
+    ) -> None:
         self._points = points
         self._min_support, self._prominence = min_support, prominence
-        self._neighbourhood = near = Neighbourhood(points.x_world, place=place)
-        x_world, view_directions = (
-            values.detach().cpu().double().numpy() for values in (points.x_world, points.view_directions)
-        )
+        self._neighbourhood = near = Neighbourhood(points.x_world, sizes=sizes)
+        x_world, view_directions = on_host(points.x_world.double(), points.view_directions.double())
         self._surface = _Surface(x_world, view_directions, near.members, near.counts, near.graph)
         self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
         self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does
@@ -138,18 +137,9 @@ class MaximaFinder:
             self._scales = sweep.scales
             self._valid = supervised(sweep.scales, self._points.scale_min, self._points.scale_max).float()
             self._shares = self._neighbourhood.smooth(self._valid).clamp_min(1e-6)
-        valid, shares = self._valid, self._shares
-
-        def smoothed(values: Tensor, scales: int | slice) -> Tensor:
-            means = self._neighbourhood.smooth(values * valid[scales]) / shares[scales]
-            return torch.where(valid[scales] > 0, means, -torch.inf)
-
-        @lru_cache
-        def relevancy(s: int) -> tuple[NDArray[np.float32], float]:
-            values = expit(smoothed(sweep.ranks[s] - sweep.offset[s], s).cpu().numpy())
-            return values, float(np.median(values))
-
-        return Heights(sweep, smoothed(sweep.ranks, slice(None)).cpu().numpy(), sweep.ranks.cpu().numpy(), relevancy)
+        means = self._neighbourhood.smooth(torch.stack([sweep.ranks, sweep.ranks - sweep.offset]) * self._valid)
+        ranks, logits = torch.where(self._valid > 0, means / self._shares, -torch.inf)
+        return Heights(*on_host(sweep.scales, ranks, sweep.ranks, logits.sigmoid()))
 
     def regions(self, heights: Heights, floor: Floor | None = None, within: slice = slice(None)) -> Iterator[Region]:
         """Regions of one text, best first.
@@ -158,28 +148,29 @@ class MaximaFinder:
             floor: what heights are measured from; None: the medians of these points.
             within: the points of one place.
         """
-        surface, values, own = self._surface.part(within), heights.values[:, within], heights.own[:, within]
+        surface = self._surface.part(within)
+        values, own, relevancy = (each[:, within] for each in (heights.values, heights.own, heights.relevancy))
         peak = values.max(axis=0)
-        if not np.isfinite(peak).any():
+        known = np.isfinite(peak)
+        if not known.any():
             return
-        rank_floor = float(np.median(peak[np.isfinite(peak)])) if floor is None else floor.rank
-        candidate = np.isfinite(peak) & (surface.counts >= self._min_support)  # known and not stray
-        claimed = np.zeros(peak.shape, bool)  # by a maximum that was looked at
-        while (candidate & ~claimed).any():
-            seed = int(np.argmax(np.where(candidate & ~claimed, peak, -np.inf)))
-            if peak[seed] < rank_floor:
-                return  # below the map's median nothing stands out
+        rank_floor = float(np.median(peak[known])) if floor is None else floor.rank
+        candidate = known & (surface.counts >= self._min_support)  # not stray
+        left = np.where(candidate, peak, -np.inf)  # less those that are claimed ...
+        claimed = np.zeros(peak.shape, bool)  # ... by a maximum that was looked at
+        median = lru_cache(lambda s: float(np.median(relevancy[s])))
+        while left[seed := int(np.argmax(left))] >= rank_floor:  # below the map's median nothing stands out
             ridge = surface.component(seed, peak >= level(peak[seed], rank_floor, self._prominence))
             region, s = _grown(surface, seed, values, rank_floor)
             # A region that only smoothing has made is a stray value.
             support = int((own[s, region] >= values[s, region].min()).sum())
             if not claimed[ridge].any() and support >= self._min_support:
-                relevancy, median = heights.relevancy(s)
-                base = Floor(rank_floor, median) if floor is None else floor
-                scales = heights.sweep.scales
+                base = Floor(rank_floor, median(s)) if floor is None else floor
+                scales = heights.scales
                 scale = float(scales[s] if scales.ndim == 1 else scales[s, within.start])
-                yield _region(surface, region, values[s], relevancy[within], support, base, scale)
+                yield _region(surface, region, values[s], relevancy[s], support, base, scale)
             claimed[region] = claimed[ridge] = True
+            left[region] = left[ridge] = -np.inf
 
 
 def _grown(surface: _Surface, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:

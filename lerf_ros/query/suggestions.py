@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lerf_ros.features.encoder import Encoder
+from lerf_ros.host import on_host
 from lerf_ros.mapping.surface import SemanticSurface
 from lerf_ros.query.maxima import MaximaFinder, Region
 from lerf_ros.query.options import QueryOptions
@@ -40,7 +41,7 @@ def suggested(
     logits = relevancy_logit(cosines[:, : len(texts)], cosines[:, len(texts) :], encoder.calibration.k)
     logits = torch.where(torch.isfinite(cosines[:, : len(texts)]), logits, -torch.inf)
     best = logits.topk(min(_CROPS, len(logits)), dim=0).indices.T.flatten()
-    x_world, scales = (values.cpu().double().numpy() for values in crops.middles(best))
+    x_world, scales = on_host(*crops.middles(best))
     asked = np.repeat(texts, len(best) // len(texts))
     known = np.flatnonzero(np.isfinite(x_world).all(axis=1))
     shares = np.full(len(best), -math.inf)

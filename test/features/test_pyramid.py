@@ -74,27 +74,31 @@ def test_crops_are_the_windows_around_their_centres_as_opencv_cuts_and_shrinks_t
 def test_crops_around_pixels_are_those_that_are_read_there():
     uv = torch.tensor([[0.0, 0.0], [13.7, 41.2], [159.0, 119.0], [80.0, 60.0]])
     layout = PyramidLayout.build(120, 160, fractions=(0.1, 0.4), strides=(0.4, 0.25))
-    around = [torch.from_numpy(crops) for crops in (layout.around(level, uv.numpy()) for level in range(2))]
+    corners = layout.corners(uv)
     pyramid = torch.full((1, layout.total, 2), torch.nan)
-    pyramid[0, torch.cat(around)] = 1.0
+    pyramid[0, corners.crops.flatten()] = 1.0
     valid, slots = torch.ones(1, 2, dtype=torch.bool), torch.zeros(len(uv), dtype=torch.int64)
     read = layout.interpolate(pyramid, valid, slots, uv, torch.full((len(uv),), 20.0))
-    assert torch.isfinite(read).all()
-    assert torch.isfinite(torch.stack([layout.at_level(pyramid, level, slots, uv) for level in range(2)])).all()
-    for level, crops in zip(layout.levels, around):
-        assert ((crops >= level.offset) & (crops < level.offset + level.count)).all() and len(crops) <= 4 * len(uv)
-        centres = layout.centres(layout.levels.index(level))[crops - level.offset]
-        assert (torch.cdist(centres, uv, p=torch.inf).amin(dim=1) <= level.stride).all()
+    assert torch.isfinite(read).all() and torch.isfinite(layout.at_levels(pyramid, slots, corners)).all()
+    for number, level in enumerate(layout.levels):
+        crops = corners.crops[:, number] - level.offset
+        assert ((crops >= 0) & (crops < level.count)).all()
+        assert ((layout.centres(number)[crops] - uv[:, None]).abs() <= level.stride).all()
 
 
-def test_between_the_crops_of_a_level_reads_as_interpolation_at_its_size():
+def test_between_the_crops_of_single_levels_reads_as_scipy_does():
     uv = torch.tensor([[-3.0, 0.0], [13.7, 41.2], [159.0, 119.0], [80.0, 60.0]])
     layout = PyramidLayout.build(120, 160, fractions=(0.1, 0.4), strides=(0.4, 0.25))
     pyramids = torch.randn(3, layout.total, 5, generator=torch.Generator().manual_seed(0))
     slots, valid = torch.tensor([2, 0, 1, 2]), torch.ones(3, 2, dtype=torch.bool)
+    read = layout.at_levels(pyramids, slots, layout.corners(uv))
     for level, size in enumerate(layout.sizes.tolist()):
-        expected = layout.interpolate(pyramids, valid, slots, uv, torch.full((len(uv),), float(size)))
-        torch.testing.assert_close(layout.at_level(pyramids, level, slots, uv), expected)
+        own = np.arange(2) == level
+        for i, slot in enumerate(slots):
+            expected = reference(layout, pyramids[slot].double().numpy(), own, uv[i].numpy(), size)
+            np.testing.assert_allclose(read[i, level], expected, atol=1e-5)
+        interpolated = layout.interpolate(pyramids, valid, slots, uv, torch.full((len(uv),), float(size)))
+        torch.testing.assert_close(read[:, level], interpolated)
 
 
 def test_crops_of_another_image_size_are_refused():

@@ -4,9 +4,12 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from lerf_ros.geometry.neighbours import nearest
+from lerf_ros.geometry.neighbours import nearest, nearest_by_distance, nearest_by_tree
 
-PLACE = torch.tensor([0] * 40 + [1] * 7 + [4] * 55)
+SIZES = [40, 7, 55]
+PLACE = torch.arange(3).repeat_interleave(torch.tensor(SIZES))
+
+both_ways = pytest.mark.parametrize("nearest", [nearest_by_tree, nearest_by_distance])
 
 
 @pytest.fixture
@@ -14,17 +17,19 @@ def x():
     return torch.rand(len(PLACE), 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3.0
 
 
-def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x):
-    distances, indices = nearest(x, 5, PLACE)
-    for place in (0, 1, 4):
+@both_ways
+def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x, nearest):
+    distances, indices = nearest(x, 5, SIZES)
+    for place in range(3):
         own = (PLACE == place).nonzero()[:, 0]
         expected, index = cKDTree(x[own].numpy()).query(x[own].numpy(), k=5)
         torch.testing.assert_close(distances[own], torch.from_numpy(expected).float(), atol=1e-5, rtol=0)
         assert torch.equal(indices[own], own[torch.from_numpy(index)])
 
 
-def test_neighbours_that_a_place_lacks_are_far_away(x):
-    distances, indices = nearest(x, 9, PLACE)
+@both_ways
+def test_neighbours_that_a_place_lacks_are_far_away(x, nearest):
+    distances, indices = nearest(x, 9, SIZES)
     small = PLACE == 1
     assert (distances[small][:, :7] < 2).all() and (distances[small][:, 7:] > 1e5).all()
     assert (distances[~small] < 2).all() and ((indices >= 0) & (indices < len(x))).all()

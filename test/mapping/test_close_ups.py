@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.online import OnlineMapper
 
-UV = np.array([[20.0, 11.0], [40.3, 30.9]], np.float32)
+UV = torch.tensor([[20.0, 11.0], [40.3, 30.9]])
 
 
 @pytest.fixture
@@ -27,13 +27,16 @@ def close_ups(online):
 
 def around(close_ups, slot, uv=UV, least_px=0.0):
     """Levels (L,) that are encoded at all of the pixels."""
-    valid = close_ups.around(slot, uv, np.full(len(uv), least_px, np.float32))
-    assert (valid == valid[0]).all()
-    return valid[0]
+    one = torch.ones(1, len(uv))
+    slots, corners = (slot * one).long(), close_ups.layout.corners(uv)
+    rows, encoded = close_ups.around(slots, corners, least_px * one, one > 0)
+    assert (rows == close_ups._row(slot)).all() and (encoded == encoded[0, 0]).all()
+    return encoded[0, 0]
 
 
 def crops_around(layout, uv):
-    return [layout.around(level, uv) for level in range(len(layout.levels))]
+    """Of each level."""
+    return [index.unique().numpy() for index in layout.corners(uv).crops.unbind(dim=1)]
 
 
 def test_crops_around_pixels_have_the_embeddings_of_their_own_pixels(online, close_ups):
@@ -53,7 +56,7 @@ def test_no_crop_is_encoded_twice(online, close_ups):
     around(close_ups, 1, UV[:1])
     assert sum(online.encoder.batches) == encoded and 0 not in online.encoder.batches
     around(close_ups, 1, UV + 9.0)
-    both = crops_around(close_ups.layout, np.concatenate([UV, UV + 9.0]))
+    both = crops_around(close_ups.layout, torch.cat([UV, UV + 9.0]))
     assert sum(online.encoder.batches) == sum(len(crops) for crops in both)
 
 
@@ -78,6 +81,33 @@ def test_a_look_encodes_no_more_than_it_may_and_the_largest_crops_first(online):
         for _ in needed:  # what is there is no work: a look at the same place again goes on where that one ended
             valid = around(close_ups, 0)
         assert valid.all()
+
+
+def test_many_pixels_of_many_keyframes_follow_the_rule_of_each_keyframe(online):
+    most = 40
+    config = online.mapper.config.override({"close_up.crops": most}).close_up
+    close_ups = CloseUps(config, online.mapper.store, online.encoder)
+    sizes, generator = close_ups.layout.sizes, torch.Generator().manual_seed(0)
+    slots = torch.randint(0, 3, (2, 9), generator=generator)
+    sees = torch.rand(2, 9, generator=generator) < 0.8
+    least_px = torch.rand(2, 9, generator=generator) * float(sizes[-1])
+    corners = close_ups.layout.corners(torch.rand(18, 2, generator=generator) * 48)
+    crops = corners.crops.view(2, 9, len(sizes), 4)
+    expected, total, refused = torch.zeros(2, 9, len(sizes), dtype=torch.bool), 0, 0
+    for slot in range(3):
+        count = 0
+        for level in reversed(range(len(sizes))):
+            asked = sees & (slots == slot) & ((least_px <= sizes[level]) | (level == len(sizes) - 1))
+            count += len(crops[asked, level].unique())
+            if count > most and level < len(sizes) - 1:
+                refused += 1
+                break
+            expected[..., level] |= asked
+            total += len(crops[asked, level].unique())
+    rows, encoded = close_ups.around(slots, corners, least_px, sees)
+    assert torch.equal(encoded, expected) and sum(online.encoder.batches) == total
+    assert refused and not encoded[..., -1].all()
+    assert rows[sees].tolist() == [close_ups._row(slot) for slot in slots[sees].tolist()]
 
 
 def test_a_new_keyframe_in_the_slot_is_encoded_anew(box, online, close_ups):
