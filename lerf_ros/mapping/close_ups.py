@@ -25,7 +25,7 @@ from lerf_ros.mapping.sight import seen_by
 _CELL = 4  # px, of the picture of what is in front
 _MIDDLE = 0.1  # of a crop's side, to all sides of its centre
 _BEHIND = 0.4  # of a crop's side: what lies farther behind the front is not what the crop is about
-_READ_AT_ONCE = 2**25  # floats of embeddings
+_READ_CPU, _READ_CUDA = 2**20, 2**25  # floats of embeddings at a time: a cache holds them, or fill the device
 
 
 class _Missing(NamedTuple):
@@ -114,7 +114,8 @@ class CloseUps:
             len(x_world), store.embed_dim, config.scale_bins, config.scale_min, config.scale_max, x_world.device
         )
         points = torch.arange(len(x_world), device=x_world.device).expand_as(slots).flatten()
-        at_once = max(1, _READ_AT_ONCE // (corners.crops[0].numel() * store.embed_dim))
+        floats = _READ_CUDA if x_world.is_cuda else _READ_CPU
+        at_once = max(1, floats // (corners.crops[0].numel() * store.embed_dim))
         sights = rows.flatten(), *corners, points, scales.flatten(0, 1), weights.flatten(0, 1)
         for row, crops, shares, point, scale, weight in zip(*(each.split(at_once) for each in sights), strict=True):
             embeds = self.layout.at_levels(self._embeds, row, Corners(crops, shares))

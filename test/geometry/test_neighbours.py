@@ -40,3 +40,12 @@ def test_without_places_all_are_neighbours(x):
     expected, index = cKDTree(x.numpy()).query(x.numpy(), k=3)
     torch.testing.assert_close(distances, torch.from_numpy(expected).float())
     assert torch.equal(indices, torch.from_numpy(index))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("sizes", [SIZES, None])
+def test_a_gpu_finds_the_same(x, sizes):
+    distances, indices = nearest(x.cuda(), 5, sizes)
+    expected, index = nearest(x, 5, sizes)
+    torch.testing.assert_close(distances.cpu(), expected, atol=1e-5, rtol=0)
+    assert torch.equal(indices.cpu(), index)
