@@ -95,6 +95,9 @@ def arrivals_row(
     assert store is not None
     for _ in range(_WARM_UP):
         mapper.step()
+    online.ingest(moved(frames[0], -1))
+    while online.pyramid_progress < 1:  # cutting and encoding warm up, too
+        online.advance()
     coarse = store.layout.sizes >= COARSE * store.layout.height
     counts = np.array([level.count for level in store.layout.levels])
     waiting: dict[int, float] = {}

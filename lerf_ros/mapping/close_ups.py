@@ -22,6 +22,7 @@ from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.shrinking import Shrinking
 from lerf_ros.mapping.sight import seen_by
 
+_PIXELS = 2**23  # of crops that are cut at a time, at most: 100 MB, and with them what a vision transformer keeps
 _CELL = 4  # px, of the picture of what is in front
 _MIDDLE = 0.1  # of a crop's side, to all sides of its centre
 _BEHIND = 0.4  # of a crop's side: what lies farther behind the front is not what the crop is about
@@ -71,7 +72,7 @@ class CloseUps:
         affordable = config.memory_mb * 2**20 // (2 * self.layout.total * encoder.embed_dim)
         self.capacity = min(max(affordable, config.views), store.config.capacity)
         device = store.images.device
-        self._batch = Shrinking("close_up.batch", config.batch)
+        self._batch = Shrinking("close_up.batch", min(config.batch, _PIXELS // encoder.image_size**2))
         self._embeds = torch.zeros(
             self.capacity, self.layout.total, encoder.embed_dim, dtype=torch.float16, device=device
         )

@@ -152,7 +152,7 @@ class PyramidConfig:
     fractions: tuple[float, ...] = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)  # crop side / image height
     strides: tuple[float, ...] | None = None  # stride / crop side; LERF's when unset
     batch: int = 256  # crops per unit of work
-    time_share: float = 0.25  # of the working time, while crops wait ...
+    time_share: float = 0.3  # of the working time, while crops wait ...
     urgent_share: float = 0.6  # ... and while some of them are coarse: a new keyframe shall be asked about at once
     coarse: float = 0.2  # crop side / image height from which on crops are coarse
 
@@ -184,7 +184,7 @@ class CloseUpConfig:
     fractions: tuple[float, ...] = (0.05, 0.075, 0.11, 0.17, 0.25, 0.375, 0.5)  # crop side / image height
     stride: float = 0.3  # / crop side
     crops: int = 10000  # to encode of each of them at most, coarse ones first; bounds the time of a question
-    batch: int = 1024  # crops encoded at a time
+    batch: int = 1024  # crops encoded at a time at most; fewer where they are large
     memory_mb: int = 512  # of embeddings that are kept for the next question
     scale_bins: int = 10  # evenly spaced in log scale ...
     scale_min: float = 0.02  # m ... from here
