@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -70,6 +71,29 @@ class Captured:
             results = self._work()
         torch.cuda.current_stream(self._device).wait_stream(side)
         return results
+
+
+class InFlight:
+    """Bounds how far the host runs ahead of the device: whatever comes next, a question say, waits for what is queued.
+
+    Args:
+        device: on which the work is queued; elsewhere than on CUDA nothing is.
+        most: pieces of work that may be unfinished.
+    """
+
+    def __init__(self, device: torch.device, most: int) -> None:
+        self._device, self._most = device, most
+        self._ends: deque[torch.cuda.Event] = deque()
+
+    def add(self) -> None:
+        """Notes the end of a piece of work just queued; waits while more than `most` are unfinished."""
+        if self._device.type != "cuda":
+            return
+        end = torch.cuda.Event(blocking=True)  # the waiting thread sleeps
+        end.record(torch.cuda.current_stream(self._device))
+        self._ends.append(end)
+        if len(self._ends) > self._most:
+            self._ends.popleft().synchronize()
 
 
 @contextmanager

@@ -203,6 +203,12 @@ class Mapper:
             kept = self._surface = _KeptSurface(source.everywhere(max_points), asked, self.version, time.monotonic())
         return kept.surface
 
+    @property
+    def surface_age(self) -> float:
+        """s, for how long the kept surface has been behind the map; 0 when there is none, or the map is as it was."""
+        kept = self._surface
+        return kept.age if kept is not None and kept.version != self.version else 0.0
+
     def save(self, path: Path | str, encoder: str = "") -> None:
         """Writes the map to the folder `path`, keyframes included; an existing map there is replaced only once the new
         one is complete.

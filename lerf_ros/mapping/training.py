@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping import losses
-from lerf_ros.mapping.captured import Captured
+from lerf_ros.mapping.captured import Captured, InFlight
 from lerf_ros.mapping.config import MapperConfig, OptimiserConfig
 from lerf_ros.mapping.decoding import CropScale, training_features
 from lerf_ros.mapping.fields import MapFields
@@ -22,6 +22,7 @@ from lerf_ros.render.rays import Rays
 from lerf_ros.render.resampling import Histogram
 from lerf_ros.render.sampling import depth_guided_edges, kept_spaced_edges
 
+_QUEUED = 2  # steps: the device never waits for the host, and nothing waits for more than these
 _BETAS, _EPS = (0.9, 0.99), 1e-15  # Adam's, as in instant-NGP
 _FEWEST_RAYS = 256  # of a step, however little memory there is
 
@@ -68,6 +69,7 @@ class Trainer:
         self._skipped = torch.zeros((), device=device, dtype=torch.long)
         self._networks.found_inf = self._skip  # type: ignore[attr-defined]  # as torch's GradScaler tells a fused one
         self._captured = Captured(self._work, device)
+        self._in_flight = InFlight(device, _QUEUED)
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
         self._surface_band = torch.tensor(config.sampling.surface_band, device=device)
         self.steps = 0
@@ -76,6 +78,7 @@ class Trainer:
         """Draws rays, renders them, takes one Adam step. Raises torch.OutOfMemoryError."""
         self._set_rates()
         terms = self._rays.run(self._run, self._discard)
+        self._in_flight.add()
         self.steps += 1
         self._store.tick()
         return StepStats(self.steps, *terms)

@@ -106,6 +106,12 @@ def find_targets(
     return [answers[text] for text in texts]
 
 
+def prepare(surface: SemanticSurface, options: QueryOptions) -> None:
+    """Does beforehand what the first question to a surface would wait for."""
+    if surface.points.has_language:
+        _finder(surface.points, options.min_support, options.prominence)
+
+
 # A map is asked more often than it changes.
 _finder = lru_cache(maxsize=1)(MaximaFinder)
 

@@ -16,7 +16,7 @@ import torch
 
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.query.options import QueryOptions
-from lerf_ros.query.targets import Answer, find_targets
+from lerf_ros.query.targets import Answer, find_targets, prepare
 from lerf_ros.ros.drops import DropCounter, DropReason
 
 if TYPE_CHECKING:  # the worker only calls it
@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # the worker only calls it
 T = TypeVar("T")
 
 _LOSS_PERIOD = 0.5  # s
+_EXPECTING = 5.0  # s after a question, the next one is expected
+_STALE = 0.7  # of `max_age`: a surface as old as this is made anew before the next question
+_UPKEEP = 0.1  # of the time may go into that
 
 
 class WorkerStopped(RuntimeError):
@@ -94,6 +97,8 @@ class MapWorker:
         self._running = False  # ingests and trains
         self._stopping = False
         self._loss_due = -math.inf
+        self._asked, self._asked_with = -math.inf, QueryOptions()
+        self._kept_up, self._upkeep_seconds = -math.inf, 0.0
         self._loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="lerf_worker", daemon=True)
 
@@ -201,6 +206,7 @@ class MapWorker:
             self._take(online, frame)
         elif running and self.statistics.keyframes > 0:
             self._read_loss(online.advance())
+            self._keep_up(online)
         self._note(online)
         if frame is not None:
             self._on_frame()
@@ -211,6 +217,17 @@ class MapWorker:
         if step is not None and time.monotonic() >= self._loss_due:
             self._loss_due = time.monotonic() + _LOSS_PERIOD
             self.statistics = replace(self.statistics, loss=float(step.loss), steps_skipped=int(step.skipped))
+
+    def _keep_up(self, online: OnlineMapper) -> None:
+        """While questions come, makes the surface anew before it is too old, so that none of them waits for that."""
+        now = time.monotonic()
+        expecting = now < self._asked + _EXPECTING and self._max_age > 0
+        if not expecting or self._upkeep_seconds > _UPKEEP * (now - self._kept_up):
+            return
+        if online.mapper.surface_age >= _STALE * self._max_age:
+            prepare(online.surface(self._max_points), self._asked_with)
+            self._kept_up = time.monotonic()
+            self._upkeep_seconds = self._kept_up - now
 
     def _take(self, online: OnlineMapper, frame: Frame) -> None:
         try:
@@ -232,6 +249,7 @@ class MapWorker:
         for question in questions:
             groups.setdefault(question.options, []).append(question)
         for options, group in groups.items():
+            self._asked, self._asked_with = time.monotonic(), options
             try:
                 answers = self._find(online, [question.text for question in group], options)
             except ValueError:  # one of them is at fault: the others need not suffer

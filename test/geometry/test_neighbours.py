@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from lerf_ros.geometry.neighbours import nearest, nearest_by_distance, nearest_by_tree
+from lerf_ros.geometry.neighbours import nearest, nearest_by_cells, nearest_by_distance, nearest_by_tree
 
 SIZES = [40, 7, 55]
 PLACE = torch.arange(3).repeat_interleave(torch.tensor(SIZES))
@@ -42,10 +42,45 @@ def test_without_places_all_are_neighbours(x):
     assert torch.equal(indices, torch.from_numpy(index))
 
 
+def surface(count, seed):
+    """Points on a floor and a wall, one a 2 cm cell, somewhere far from zero; some twice as dense."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.rand(count, 2, generator=generator, dtype=torch.float64) * torch.tensor([2.0, 1.0])
+    height = 0.002 * torch.randn(count, 1, generator=generator, dtype=torch.float64)
+    floor, wall = torch.cat([flat, height], dim=1), torch.cat([flat[:, :1], height, flat[:, 1:]], dim=1)
+    points = torch.cat([floor, wall])
+    _, cell = torch.unique(torch.floor(points / 0.02).long(), dim=0, return_inverse=True)
+    first = torch.full((int(cell.max()) + 1,), len(points)).scatter_reduce(0, cell, torch.arange(len(points)), "amin")
+    dense = 0.2 * torch.rand(200, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 1.0, 0.0])
+    return torch.cat([points[first], dense]) + torch.tensor([400.0, -300.0, 2.0])
+
+
+@pytest.mark.parametrize("count", [3000, 40])
+def test_within_its_reach_cells_find_what_a_tree_finds(count):
+    x = surface(count, seed=count)
+    distances, indices = nearest_by_cells(x, 16)
+    expected, index = nearest_by_tree(x, 16, None)
+    within = distances < 1e5
+    # of all neighbours that are as near as `Neighbourhood` asks for, none is missing
+    asked = expected <= 2.5 * expected[:, 1].median()
+    assert (within | ~asked).all() and asked.float().mean() > 0.1
+    torch.testing.assert_close(distances[within], expected[within], atol=2e-5, rtol=0)
+    same = indices == index
+    assert (same | ~within | (distances.diff(dim=1, prepend=-distances[:, :1]).abs() < 1e-4)).float().mean() > 0.999
+    assert torch.equal(indices[:, 0], torch.arange(len(x)))
+
+
+def test_cells_of_few_points():
+    x = torch.tensor([[0.0, 0.0, 0.0], [0.01, 0.0, 0.0], [5.0, 0.0, 0.0]])
+    distances, indices = nearest_by_cells(x, 3)
+    assert indices[:2, :2].tolist() == [[0, 1], [1, 0]] and int(indices[2, 0]) == 2
+    torch.testing.assert_close(distances[:2, :2], torch.tensor([[0.0, 0.01], [0.0, 0.01]]))
+    assert (distances[2, 1:] > 1e5).all() and (distances[:, 2] > 1e5).all()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("sizes", [SIZES, None])
-def test_a_gpu_finds_the_same(x, sizes):
-    distances, indices = nearest(x.cuda(), 5, sizes)
-    expected, index = nearest(x, 5, sizes)
+def test_a_gpu_finds_the_same(x):
+    distances, indices = nearest(x.cuda(), 5, SIZES)
+    expected, index = nearest(x, 5, SIZES)
     torch.testing.assert_close(distances.cpu(), expected, atol=1e-5, rtol=0)
     assert torch.equal(indices.cpu(), index)

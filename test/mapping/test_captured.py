@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from lerf_ros.mapping.captured import Captured
+from lerf_ros.mapping.captured import Captured, InFlight
 
 
 def counting_work(device):
@@ -87,3 +87,34 @@ def test_captured_adam_takes_the_steps_of_an_eager_one():
 
     eager, replayed = trained(20, lambda work: work), trained(20, captured)
     assert torch.allclose(eager, replayed, atol=1e-5)
+
+
+def test_the_host_waits_for_the_last_but_two(monkeypatch):
+    """Of work whose ends are noted, two pieces may be unfinished."""
+    waited = []
+
+    class Event:
+        count = 0
+
+        def __init__(self, blocking):
+            assert blocking
+            Event.count += 1
+            self.number = Event.count
+
+        def record(self, stream):
+            pass
+
+        def synchronize(self):
+            waited.append(self.number)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    in_flight = InFlight(torch.device("cuda"), 2)
+    for number in range(1, 6):
+        in_flight.add()
+        assert waited == list(range(1, number - 1))
+
+
+def test_on_a_cpu_nothing_is_in_flight():
+    in_flight = InFlight(torch.device("cpu"), 0)
+    in_flight.add()

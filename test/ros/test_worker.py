@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,7 @@ class FakeMap:
 
     def __init__(self):
         config = SimpleNamespace(keyframe=SimpleNamespace(capacity=9))
-        self.mapper = SimpleNamespace(steps=0, keyframes=0, config=config, outside_share=0.0)
+        self.mapper = SimpleNamespace(steps=0, keyframes=0, config=config, outside_share=0.0, surface_age=0.0)
         self.frames = []
         self.threads = set()
         self.gate = threading.Event()
@@ -182,3 +183,35 @@ def test_what_goes_wrong_while_building_is_reported():
         worker.start().result(TIMEOUT)
     assert isinstance(worker.error, FileNotFoundError)
     assert worker.stop(TIMEOUT)
+
+
+def test_while_questions_come_the_surface_is_kept_up(monkeypatch):
+    """Made anew between two steps, before the next question would have to wait for it; not for ever, and not when that
+    takes more than a tenth of the time."""
+    clock, made = SimpleNamespace(now=100.0), []
+    monkeypatch.setattr(w, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(w, "find_targets", lambda surface, encoder, texts, options: [Answer(t, (), 0.1) for t in texts])
+    monkeypatch.setattr(w, "prepare", lambda surface, options: made.append(clock.now))
+    fake = FakeMap()
+    worker = w.MapWorker(lambda: fake, DropCounter(), max_age=1.0)
+
+    def surface(max_points, max_age=0.0):
+        clock.now += 0.02
+        fake.mapper.surface_age = 0.0
+        return max_points
+
+    fake.surface = surface
+    worker._keep_up(fake)
+    assert made == []  # nobody has asked
+    worker._answer(fake, [w._Question("mug", QueryOptions(), Future())])
+    for age, expected in ((0.5, 0), (0.8, 1), (0.8, 1), (0.8, 1)):
+        fake.mapper.surface_age = age
+        worker._keep_up(fake)
+        assert len(made) == expected  # at once again, it would take more than a tenth of the time
+    clock.now += 0.3
+    worker._keep_up(fake)
+    assert len(made) == 2
+    clock.now += 6.0
+    fake.mapper.surface_age = 9.0
+    worker._keep_up(fake)
+    assert len(made) == 2  # nobody asks any more
