@@ -27,8 +27,8 @@ from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 
 INTERRUPTED = 130  # exit status, as shells have it for SIGINT
-# Rooms 4000 to 4019 were never trained on, tuned on or looked at during development.
-FIRST_SEED, ROOMS_CUDA, ROOMS_CPU = 4000, 20, 2
+# Rooms 4040 to 4059 were never trained on, tuned on or looked at during development.
+FIRST_SEED, ROOMS_CUDA, ROOMS_CPU = 4040, 20, 2
 SECONDS_CUDA, SECONDS_CPU = 60.0, 150.0
 
 
