@@ -57,9 +57,9 @@ class OnlineMapper:
     Crops of keyframes are encoded from coarse to fine levels, within a level the newest keyframes first: language comes
     up everywhere quickly and sharpens later. Coarse levels are small: what they leave of a batch of `pyramid.batch`
     crops is filled with the next coarse levels of the same keyframe. Dense features, where `dense.model` wants them,
-    come after the coarsest level: they are no answer by themselves, but cost little and regularise all that follows.
-    While anything waits, `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while coarse
-    levels wait) and the rest trains.
+    come after the first of these batches: they are no answer by themselves, but cost little and regularise all that
+    follows. While anything waits, `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while
+    coarse levels wait) and the rest trains.
 
     When the device's memory runs out, crops per unit of work, rays per step or crops per batch of a closer look are
     halved for the rest of the map's life, with a warning.

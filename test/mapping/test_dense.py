@@ -165,7 +165,8 @@ def online(box, monkeypatch):
         return encoder if model in ("auto", "colours") else None
 
     monkeypatch.setattr(online_module, "load_dense", load)
-    return OnlineMapper(box.config.override({"dense.model": "auto", "dense.rows": ROWS}), Colours(), "cpu")
+    settings = {"dense.model": "auto", "dense.rows": ROWS, "pyramid.coarse": 0.4}  # the second level is a fine one
+    return OnlineMapper(box.config.override(settings), Colours(), "cpu")
 
 
 def work_until(online, done, limit=1000):

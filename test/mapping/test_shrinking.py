@@ -182,24 +182,31 @@ def test_fewer_rays_outlive_a_trainer_and_a_map_begins_with_its_own(box, tmp_pat
     assert mapper._trainer._rays.size == 1024
 
 
+def look(close_ups, slot, uv):
+    """Encodes the crops of a keyframe around pixels (P, 2); which levels (1, P, L) are there then."""
+    corners = close_ups.layout.corners(torch.from_numpy(uv).float())
+    slots, every = torch.full((1, len(uv)), slot), torch.ones(1, len(uv), dtype=torch.bool)
+    return close_ups.around(slots, corners, torch.zeros(1, len(uv)), every)[1]
+
+
 @pytest.mark.parametrize(("times", "batch"), [(1, 8), (2, 4)])
 def test_a_closer_look_encodes_smaller_batches(box, monkeypatch, caplog, times, batch):
     online = made(box.config.override({"close_up.memory_mb": 1, "close_up.batch": 16}), box)
     config, encoder, uv = online.mapper.config.close_up, online.encoder, np.array([[20.0, 11.0], [40.3, 30.9]])
     wanted = CloseUps(config, online.mapper.store, encoder)
-    wanted.around(1, uv, np.zeros(2))
+    look(wanted, 1, uv)
     count, encoder.batches[:] = sum(encoder.batches), []
 
     encode = encoder.encode_images
     monkeypatch.setattr(encoder, "encode_images", Failing(encode, 0))
     close_ups = CloseUps(config, online.mapper.store, encoder)
     encoder.encode_images.left = times
-    assert close_ups.around(1, uv, np.zeros(2)).all()
+    assert look(close_ups, 1, uv).all()
     assert max(encoder.batches) == batch and sum(encoder.batches) == count
     assert torch.equal(close_ups._embeds, wanted._embeds) and np.array_equal(close_ups._done, wanted._done)
     assert f"close_up.batch is {batch}" in caplog.text
 
-    close_ups.around(1, uv, np.zeros(2))
+    look(close_ups, 1, uv)
     assert sum(encoder.batches) == count  # nothing was lost
 
 
@@ -209,9 +216,9 @@ def test_a_closer_look_that_never_fits_says_what_to_do_and_is_done_later(box, mo
     encode = online.encoder.encode_images
     monkeypatch.setattr(online.encoder, "encode_images", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError, match="close_up.batch = 1") as error:
-        close_ups.around(0, uv, np.zeros(1))
+        look(close_ups, 0, uv)
     check_advice(error)
     assert not close_ups._done.any()
     monkeypatch.setattr(online.encoder, "encode_images", encode)
-    close_ups.around(0, uv, np.zeros(1))
+    look(close_ups, 0, uv)
     assert close_ups._done.sum() == sum(online.encoder.batches) > 0
