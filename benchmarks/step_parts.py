@@ -27,8 +27,8 @@ from lerf_ros.mapping.rays import draw_batch
 _SECTOR = 32  # bytes that a GPU moves at least
 _ADAM = 7  # a parameter's value, gradient and two moments are read; all but the gradient are written
 _KINDS = {  # the first pattern that a kernel's (or, on a CPU, an operator's) name matches; order matters
-    "hash grid, forward": r"^_forward|_Encode$",
-    "hash grid, backward": r"^_backward|_EncodeBackward",
+    "our kernels, forward": r"^_forward|_Encode$",
+    "our kernels, backward": r"^_backward|_EncodeBackward",
     "optimiser": r"adam|multi_tensor|foreach",
     "matrix products": r"gemm|gemv|cutlass|cublas|nvjet|splitk|addmm|::mm|::bmm|::linear",
     "fills and copies": r"memset|memcpy|fill|copy|catarray|::cat|::zero",

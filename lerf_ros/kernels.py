@@ -1,4 +1,5 @@
-"""Whether a device runs our Triton kernels; where it does not, plain torch does the same work in more launches."""
+"""What a device can do: bfloat16, and our Triton kernels. Where they do not run, plain torch does the same work in more
+launches."""
 
 from __future__ import annotations
 
@@ -7,12 +8,18 @@ from functools import lru_cache
 
 import torch
 
-CAPABILITY = (8, 0)  # of CUDA, from which on Triton's kernels and bfloat16 are to be had
+
+def has_bfloat16(device: torch.device) -> bool:
+    """On CUDA GPUs of compute capability 8.0 or later."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @lru_cache
 def runs_kernels(device: torch.device) -> bool:
-    """On CUDA GPUs of compute capability 8.0 or later, with Triton installed."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < CAPABILITY:
-        return False
-    return importlib.util.find_spec("triton") is not None
+    """As `has_bfloat16`, with Triton installed."""
+    return has_bfloat16(device) and is_installed("triton")
+
+
+@lru_cache
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

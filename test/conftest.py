@@ -1,6 +1,12 @@
-"""A generated room as a recorded and labelled scene: what people download when they reproduce a paper's figures."""
+"""For several folders: a generated room as a recorded and labelled scene, which is what people download when they
+reproduce a paper's figures; and a test module run once more under Triton's interpreter."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -10,6 +16,23 @@ from scipy.spatial.transform import Rotation
 
 FOV_DEG, RENDERED, LABELLED = 62.0, (320, 240), (160, 120)  # vertical field of view; sizes of LERF's labelled views
 ENOUGH_PX = 40  # of a thing in a picture of 160x120, to be labelled
+
+
+@pytest.fixture
+def passed_under_the_interpreter():
+    """(test module, options of pytest) -> how many of its tests pass in a process of their own, in which Triton
+    interprets kernels; none may fail."""
+
+    def passed(module, *options):
+        always = ["--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rs"]
+        command = [sys.executable, "-m", "pytest", *always, *options, module]
+        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+        root = Path(__file__).resolve().parents[1]
+        run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        return int(re.search(r"(\d+) passed", run.stdout).group(1))
+
+    return passed
 
 
 @pytest.fixture(scope="session")

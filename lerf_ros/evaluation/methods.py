@@ -65,8 +65,7 @@ class SurfaceMethod:
             known = supervised(scales, points.scale_min, points.scale_max)[:, chosen]
             similarity = self.surface.similarity(scales, asked_embeds(self.encoder, texts))[:, chosen]
             values = known_relevancy(similarity, known, len(texts), self.encoder)
-            chosen = peak_scale(similarity, known, len(texts), self.encoder)
-            of_text = values[chosen, :, torch.arange(len(texts), device=chosen.device)]
+            of_text = values[peak_scale(values), :, torch.arange(len(texts), device=values.device)]
             view.reshape(len(texts), -1)[:, pixel.cpu().numpy()] = of_text.cpu().numpy()
         return view
 
@@ -139,13 +138,13 @@ def rendered_relevancy(
     known = supervised(scales, rendering.scale_min, rendering.scale_max)
     asked = asked_embeds(encoder, texts)
     some = slice(None, None, max(1, rendering.depth_z.numel() // _CHOOSING_PIXELS))
-    chosen = peak_scale(rendering.features[some].similarity(scales, asked), known[:, some], len(texts), encoder)
+    similarity = rendering.features[some].similarity(scales, asked)
+    chosen = peak_scale(known_relevancy(similarity, known[:, some], len(texts), encoder))
     values = torch.empty(len(texts), rendering.depth_z.numel(), device=scales.device)
     for s in chosen.unique():
-        own = torch.cat([(chosen == s).nonzero()[:, 0], torch.arange(len(texts), len(asked), device=s.device)])
-        similarity = rendering.features.similarity(scales[s : s + 1], asked[own])
-        count = len(own) - (len(asked) - len(texts))
-        values[own[:count]] = known_relevancy(similarity, known[s : s + 1], count, encoder)[0].T
+        own = (chosen == s).nonzero()[:, 0]
+        similarity = rendering.features.similarity(scales[s : s + 1], torch.cat([asked[own], asked[len(texts) :]]))
+        values[own] = known_relevancy(similarity, known[s : s + 1], len(own), encoder)[0].T
     return values.view(len(texts), *rendering.depth_z.shape).float().cpu().numpy()
 
 
@@ -165,9 +164,9 @@ def known_relevancy(similarity: Tensor, known: Tensor, texts: int, encoder: Enco
     return torch.where(known[..., None], values, 0.0)
 
 
-def peak_scale(similarity: Tensor, known: Tensor, texts: int, encoder: Encoder) -> Tensor:
-    """(T,) int64: for each text the scale whose highest relevancy is highest; arguments as of `known_relevancy`."""
-    return known_relevancy(similarity, known, texts, encoder).amax(dim=1).argmax(dim=0)
+def peak_scale(values: Tensor) -> Tensor:
+    """(T,) int64: for each text the scale at which its relevancy, values (S, N, T), peaks highest."""
+    return values.amax(dim=1).argmax(dim=0)
 
 
 def grid_shape(camera: Camera, stride: int) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from lerf_ros.features.encoder import Encoder, EncoderError
+from lerf_ros.kernels import has_bfloat16
 
 DINO = "vit_small_patch8_224.dino"
 CLIP_TOKENS = "clip-tokens"
@@ -193,7 +194,7 @@ def load_dense(model: str, pretrained: str, device: str | torch.device, encoder:
         )
     except Exception as error:  # timm, huggingface_hub, safetensors and torch each raise their own kinds
         raise EncoderError(_advice(model, pretrained, error)) from error
-    bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    bf16 = has_bfloat16(device)
     return VitKeys(model, network.to(device), torch.bfloat16 if bf16 else torch.float32)
 
 

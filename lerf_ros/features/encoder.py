@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lerf_ros.features.vision_transformer import FusedVisionTransformer, is_supported
 from lerf_ros.features.word_tokenizer import WordTokenizer
+from lerf_ros.kernels import has_bfloat16
 
 MINI_CLIP = Path(__file__).parent / "mini_clip"
 _CACHED_TEXTS = 4096
@@ -150,7 +151,7 @@ def load_encoder(model: str = "mini", pretrained: str = "", device: str | torch.
     else:
         calibration = RelevancyCalibration()
     _check_names(model, pretrained)
-    bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    bf16 = has_bfloat16(device)
     try:
         network = open_clip.create_model(
             model, pretrained, precision="bf16" if bf16 else "fp32", device=device, require_pretrained=True

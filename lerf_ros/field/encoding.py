@@ -5,7 +5,6 @@ One flat parameter, one layout, several backends: a table trained with one is re
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lerf_ros.kernels import has_bfloat16, is_installed
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class HashGrid(nn.Module):
         super().__init__()
         if backend not in ("auto", *BACKENDS):
             raise ValueError(f"unknown hash grid backend {backend!r}: use one of auto, {', '.join(BACKENDS)}")
-        if backend not in ("auto", "torch") and not _installed(backend):
+        if backend not in ("auto", "torch") and not is_installed(backend):
             raise ImportError(f"hash grid backend {backend!r} needs {backend}: pip install it, or use backend 'torch'")
         self.config = config
         self.layout = GridLayout.build(config)
@@ -208,16 +209,11 @@ def fastest_backend(device: torch.device, dtype: torch.dtype) -> str:
     fast = {"cpu": "numba", "cuda": "triton"}.get(device.type)
     if fast is None or dtype != torch.float32:
         name, why = "torch", f"the only one for {dtype} there"
-    elif fast == "triton" and torch.cuda.get_device_capability(device) < (8, 0):
+    elif fast == "triton" and not has_bfloat16(device):
         name, why = "torch", "Triton needs compute capability 8.0"
-    elif not _installed(fast):
+    elif not is_installed(fast):
         name, why = "torch", f"several times slower than {fast}, which is not installed"
     else:
         name, why = fast, "the fastest one there"
     _log.info("hash grids on %s: backend %s, %s", device, name, why)
     return name
-
-
-@lru_cache
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None

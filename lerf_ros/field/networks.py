@@ -9,6 +9,8 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from lerf_ros.kernels import has_bfloat16
+
 _log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -49,7 +51,7 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
-    available = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    available = has_bfloat16(device)
     if precision == "bfloat16" and not available:
         _log.warning("%s does not compute in bfloat16 (needs CUDA compute capability 8.0): using float32", device)
     return torch.bfloat16 if available and precision != "float32" else torch.float32

@@ -34,7 +34,6 @@ class _Missing(NamedTuple):
 
     slot: int
     row: int
-    level: int
     crops: NDArray[np.int64]
 
 
@@ -162,7 +161,7 @@ class CloseUps:
         for number in np.flatnonzero(affordable & (counts > 0))[::-1].tolist():
             level = self.layout.levels[number]
             crops = level.offset + np.flatnonzero(new[level.offset : level.offset + level.count])
-            missing.append(_Missing(slot, row, number, crops))
+            missing.append(_Missing(slot, row, crops))
         return affordable, missing
 
     def _encode(self, missing: Sequence[_Missing]) -> None:

@@ -36,11 +36,10 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class _Crops:
-    """Crops of one keyframe that are to be encoded together; of the coarsest of their levels first."""
+    """Crops of a level of a keyframe that are still to be encoded."""
 
     slot: int
-    generation: int
-    parts: tuple[_Part, ...]
+    level: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class OnlineMapper:
             self._training_time += time.monotonic() - begun
             begun = time.monotonic()
             if isinstance(waiting, _Crops):
-                self._at_once.run(partial(self._encode_batch, store, waiting))
+                self._at_once.run(partial(self._encode_crops, store, waiting))
             else:
                 self._encode_image(store, waiting)
             self._settle()
@@ -171,7 +170,7 @@ class OnlineMapper:
     def _encoding_share(self, store: KeyframeStore, waiting: _Crops | _Image | None) -> float:
         """Of the working time that may go into encoding, as what waits is urgent or not."""
         pyramid = self.mapper.config.pyramid
-        if isinstance(waiting, _Crops) and not self._is_coarse(store, waiting.parts[0].level):
+        if isinstance(waiting, _Crops) and not self._is_coarse(store, waiting.level):
             return pyramid.time_share
         return pyramid.urgent_share
 
@@ -187,42 +186,39 @@ class OnlineMapper:
             if missing[:, level].any():
                 waiting = [slot for slot in store.newest_first if missing[slot, level]]
                 slot = next((s for s in waiting if (s, store.generations[s], level) in self._begun), waiting[0])
-                return self._batch(store, slot, level, self._at_once.size)
+                return _Crops(slot, level)
             if level == coarsest and self._encodes_dense:
                 for slot in store.newest_first:
                     if not store.host_dense_valid[slot]:
                         return _Image(slot, store.generations[slot])
         return None
 
-    def _batch(self, store: KeyframeStore, slot: int, level: int, room: int) -> _Crops:
+    def _batch(self, store: KeyframeStore, crops: _Crops, room: int) -> list[_Part]:
         """Up to `room` missing crops of a keyframe: of a level, then of finer ones that are coarse, too."""
-        generation = store.generations[slot]
         parts: list[_Part] = []
-        for number in range(level, -1, -1):
+        for number in range(crops.level, -1, -1):
             if room == 0 or (parts and not self._is_coarse(store, number)):
                 break
-            if not store.host_valid[slot, number]:
-                start = self._begun.get((slot, generation, number), 0)
+            if not store.host_valid[crops.slot, number]:
+                start = self._begun.get((crops.slot, store.generations[crops.slot], number), 0)
                 stop = min(start + room, store.layout.levels[number].count)
                 parts.append(_Part(number, start, stop))
                 room -= stop - start
-        return _Crops(slot, generation, tuple(parts))
-
-    def _encode_batch(self, store: KeyframeStore, crops: _Crops, count: int) -> None:
-        """Encodes the first `count` of these crops."""
-        self._encode_crops(store, self._batch(store, crops.slot, crops.parts[0].level, count))
+        return parts
 
     @torch.no_grad()
-    def _encode_crops(self, store: KeyframeStore, crops: _Crops) -> None:
-        levels = [store.layout.levels[part.level] for part in crops.parts]
-        flat = [np.arange(part.start, part.stop) + level.offset for part, level in zip(crops.parts, levels)]
+    def _encode_crops(self, store: KeyframeStore, crops: _Crops, room: int) -> None:
+        """Encodes up to `room` crops, of the level that waits and, where they fit, of others of its keyframe."""
+        parts, generation = self._batch(store, crops, room), store.generations[crops.slot]
+        levels = [store.layout.levels[part.level] for part in parts]
+        flat = [np.arange(part.start, part.stop) + level.offset for part, level in zip(parts, levels)]
         index = torch.from_numpy(np.concatenate(flat)).to(self._device)
         cut = store.layout.cut(store.images, torch.full_like(index, crops.slot), index, self.encoder.image_size)
         embeds = self.encoder.encode_images(cut).split([len(each) for each in flat])
         self._begun = {key: start for key, start in self._begun.items() if store.generations[key[0]] == key[1]}
-        for part, level, part_embeds in zip(crops.parts, levels, embeds):
-            key = crops.slot, crops.generation, part.level
-            store.write_embeds(crops.slot, crops.generation, level.offset + part.start, part_embeds)
+        for part, level, part_embeds in zip(parts, levels, embeds):
+            key = crops.slot, generation, part.level
+            store.write_embeds(crops.slot, generation, level.offset + part.start, part_embeds)
             self._begun[key] = part.stop
             if part.stop == level.count:
                 store.finish_level(*key)

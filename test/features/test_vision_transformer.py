@@ -8,11 +8,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
-import re
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -222,14 +218,8 @@ def test_on_a_gpu_in_bfloat16_no_further_from_float32_than_open_clip(quick_gelu)
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch on Linux")
-def test_under_the_interpreter():
-    options = ["--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rs", "-k", "kernel"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", *options, __file__]
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert int(re.search(r"(\d+) passed", run.stdout).group(1)) >= 30, run.stdout
+def test_under_the_interpreter(passed_under_the_interpreter):
+    assert passed_under_the_interpreter(__file__, "-k", "kernel") >= 30
 
 
 @pytest.fixture

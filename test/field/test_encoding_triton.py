@@ -5,10 +5,6 @@ once more in a process of its own.
 """
 
 import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -60,23 +56,8 @@ def encode_triton():
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
-def test_under_the_interpreter():
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--import-mode=importlib",
-        "-p",
-        "no:cacheprovider",
-        "-q",
-        "-rs",
-        __file__,
-    ]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert int(re.search(r"(\d+) passed", run.stdout).group(1)) >= 13, run.stdout
+def test_under_the_interpreter(passed_under_the_interpreter):
+    assert passed_under_the_interpreter(__file__) >= 13
 
 
 @needs_kernels

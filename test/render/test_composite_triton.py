@@ -3,10 +3,6 @@ Triton's interpreter, which has to be chosen for a whole process before a kernel
 runs itself once more in a process of its own."""
 
 import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -79,14 +75,8 @@ def assert_close(found, expected, atol):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
-def test_under_the_interpreter():
-    options = ["--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rs"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", *options, __file__]
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert int(re.search(r"(\d+) passed", run.stdout).group(1)) >= 16, run.stdout
+def test_under_the_interpreter(passed_under_the_interpreter):
+    assert passed_under_the_interpreter(__file__) >= 16
 
 
 @needs_kernels
