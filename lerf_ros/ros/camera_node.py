@@ -18,7 +18,7 @@ from lerf_ros.ros.conversions import (
     image_message,
     pose_stamped_message,
 )
-from lerf_ros.ros.parameters import Parameter, Parameters
+from lerf_ros.ros.declarations import Parameter, Parameters
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.world.source import is_held_out, open_source
 

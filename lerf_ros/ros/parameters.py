@@ -1,17 +1,13 @@
-"""Every parameter of the node `lerf`: one table of names, types, defaults, ranges and descriptions."""
+"""Every parameter of the node `lerf`, in one table, and what the values mean to the parts of the node."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import yaml
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterException
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from lerf_ros.geometry.poses import AXES, pose_from_quaternion
@@ -19,44 +15,7 @@ from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
 from lerf_ros.ros.conversions import CameraMount
-
-
-class ParameterError(ValueError):
-    """A parameter has a value that cannot be used; the text says which and what it may be."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One row of the table.
-
-    Attributes:
-        name: dotted, as in the YAML file.
-        default: also gives the type.
-        description: shown by `ros2 param describe`, with the unit.
-        minimum, maximum: inclusive range of a number.
-        choices: the strings allowed.
-    """
-
-    name: str
-    default: Any
-    description: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def descriptor(self) -> ParameterDescriptor:
-        """As ROS wants it; everything here is read when the node is configured, so none is read-only."""
-        described = ParameterDescriptor(description=self.description)
-        if self.choices:
-            described.additional_constraints = "one of: " + ", ".join(self.choices)
-        if self.minimum is not None and self.maximum is not None:
-            if isinstance(self.default, int):
-                described.integer_range = [IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))]
-            else:
-                limits = {"from_value": float(self.minimum), "to_value": float(self.maximum)}
-                described.floating_point_range = [FloatingPointRange(**limits)]
-        return described
-
+from lerf_ros.ros.declarations import Parameter, ParameterError, Parameters
 
 QOS = ("sensor_data", "reliable")
 _BASE_PRESET_BYTES = 20e9
@@ -125,30 +84,6 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("query.max_age", 1.0, "s, surface points may be behind the map while it is trained", 0.0, 3600.0),
     Parameter("status.rate", 2.0, "Hz of ~/status", 0.1, 100.0),
 )
-
-
-class Parameters:
-    """Declared parameters of a node, by dotted name.
-
-    Raises:
-        ParameterError: a value in the YAML file or on the command line has the wrong type or is out of range.
-    """
-
-    def __init__(self, node: Node, table: Sequence[Parameter]) -> None:
-        self._node = node
-        self._table = {parameter.name: parameter for parameter in table}
-        for parameter in table:
-            try:
-                node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
-            except ParameterException as error:
-                raise ParameterError(f"parameter {parameter.name} ({parameter.description}): {error}") from error
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._node.get_parameter(name).value
-        choices = self._table[name].choices
-        if choices and value not in choices:
-            raise ParameterError(f"parameter {name} is '{value}'; it can be {', '.join(choices)}")
-        return list(value) if isinstance(self._table[name].default, list) else value
 
 
 def assembly_options(parameters: Parameters) -> AssemblyOptions:

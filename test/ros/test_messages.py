@@ -15,7 +15,7 @@ from lerf_ros.query.targets import Answer, Target
 from lerf_ros.ros import messages as m
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.drops import DropCounter, DropReason
-from lerf_ros.ros.status import memory_mb, status_message
+from lerf_ros.ros.status import Snapshot, memory_mb, status_message
 from lerf_ros.ros.worker import WorkerStatistics
 
 pytestmark = pytest.mark.ros
@@ -90,7 +90,8 @@ def test_status():
     drops.add(DropReason.OVERRUN)
     statistics = WorkerStatistics(frames_taken=3, steps=40, loss=0.5, steps_skipped=1, keyframes=2, keyframe_capacity=8)
     words = {"state": "active", "message": "mapping", "device": "cpu", "last_query": "a mug"}
-    status = status_message(STAMPED, statistics=statistics, drops=drops, steps_per_second=2.0, **words)
+    snapshot = Snapshot(statistics=statistics, drops=drops.snapshot(), **words)
+    status = status_message(STAMPED, snapshot, steps_per_second=2.0)
     assert (status.frames_received, status.steps, status.keyframes, status.keyframe_capacity) == (3, 40, 2, 8)
     assert list(zip(status.drop_reasons, status.drop_counts, strict=True)) == [
         ("no_pose: nothing on ~/pose", 1),

@@ -1,0 +1,29 @@
+"""Where the answer to the last question is published."""
+
+from __future__ import annotations
+
+from geometry_msgs.msg import PoseArray, PoseStamped
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from lerf_ros.query.targets import Answer
+from lerf_ros.ros.messages import marker_array, pose_array
+
+
+class AnswerPublisher:
+    """~/target, ~/targets and ~/markers; latched, so that who comes later sees the last answer."""
+
+    def __init__(self, node: Node) -> None:
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._target = node.create_publisher(PoseStamped, "~/target", latched)
+        self._targets = node.create_publisher(PoseArray, "~/targets", latched)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", latched)
+
+    def publish(self, answer: Answer, stamped: Header) -> None:
+        poses = pose_array(answer, stamped)
+        self._targets.publish(poses)
+        if poses.poses:
+            self._target.publish(PoseStamped(header=stamped, pose=poses.poses[0]))
+        self._markers.publish(marker_array(answer, stamped))
