@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from lerf_ros.query.targets import Answer
+from lerf_ros.ros.declarations import Settings
 from lerf_ros.ros.messages import marker_array, pose_array
+from lerf_ros.ros.parameters import qos_profile
 
 
 class AnswerPublisher:
     """~/target, ~/targets and ~/markers; latched, so that who comes later sees the last answer."""
 
-    def __init__(self, node: Node) -> None:
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    def __init__(self, node: Node, settings: Settings) -> None:
+        latched = qos_profile(settings, "targets", latched=True)
         self._target = node.create_publisher(PoseStamped, "~/target", latched)
         self._targets = node.create_publisher(PoseArray, "~/targets", latched)
         self._markers = node.create_publisher(MarkerArray, "~/markers", latched)

@@ -18,28 +18,42 @@ from lerf_ros.ros.conversions import (
     image_message,
     pose_stamped_message,
 )
-from lerf_ros.ros.declarations import Parameter, Parameters
+from lerf_ros.ros.declarations import Parameter, Parameters, Read
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.world.source import is_held_out, open_source
 
 CAMERA_PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("source", "room:1", "'room:SEED' or the folder of a recording"),
-    Parameter("world_scale", 0.0, "m per scene unit of a nerfstudio folder; 0: NerfstudioFolder's", 0.0, 1e6),
+    Parameter("source", "room:1", "'room:SEED' or the folder of a recording", read=Read.START),
+    Parameter(
+        "world_scale", 0.0, "m per scene unit of a nerfstudio folder; 0: NerfstudioFolder's", 0.0, 1e6, read=Read.START
+    ),
     Parameter(
         "pace",
         "real_time",
         "real_time: at `rate`; consumed: as fast as the mapper takes frames, at most at `rate`",
         choices=("real_time", "consumed"),
+        read=Read.START,
     ),
-    Parameter("rate", 0.0, "Hz; 0: the source's own", 0.0, 1000.0),
-    Parameter("consumer", "/lerf", "node whose ~/status says what was taken, for the pace 'consumed'"),
-    Parameter("patience", 10.0, "s, after which an untaken frame is given up, for the pace 'consumed'", 0.1, 3600.0),
-    Parameter("holdout", 0, "frames 0, n, 2n, ... are kept back for evaluation; 0: none", 0, 1_000_000),
-    Parameter("loop", False, "begin again after the last frame"),
-    Parameter("once", False, "end after the last frame, when it was taken"),
-    Parameter("depth_encoding", "32FC1", "of ~/depth; none: no depth", choices=("32FC1", "16UC1", "none")),
-    Parameter("map_frame", "map", "frame of ~/pose"),
-    Parameter("camera_frame", "camera_optical_frame", "frame of ~/image, ~/camera_info and ~/depth"),
+    Parameter("rate", 0.0, "Hz; 0: the source's own", 0.0, 1000.0, read=Read.START),
+    Parameter("consumer", "/lerf", "node whose ~/status says what was taken, for the pace 'consumed'", read=Read.START),
+    Parameter(
+        "patience",
+        10.0,
+        "s, after which an untaken frame is given up, for the pace 'consumed'",
+        0.1,
+        3600.0,
+        read=Read.ALWAYS,
+    ),
+    Parameter(
+        "holdout", 0, "frames 0, n, 2n, ... are kept back for evaluation; 0: none", 0, 1_000_000, read=Read.START
+    ),
+    Parameter("loop", False, "begin again after the last frame", read=Read.ALWAYS),
+    Parameter("once", False, "end after the last frame, when it was taken", read=Read.ALWAYS),
+    Parameter(
+        "depth_encoding", "32FC1", "of ~/depth; none: no depth", choices=("32FC1", "16UC1", "none"), read=Read.START
+    ),
+    Parameter("map_frame", "map", "frame of ~/pose", read=Read.ALWAYS),
+    Parameter("camera_frame", "camera_optical_frame", "frame of ~/image, ~/camera_info and ~/depth", read=Read.ALWAYS),
 )
 _POLL = 0.005  # s, how often the pace 'consumed' looks
 
@@ -67,6 +81,8 @@ class CameraNode(Node):
     def __init__(self) -> None:
         super().__init__("camera")
         self._settings = Parameters(self, CAMERA_PARAMETERS)
+        for correction in self._settings.mistyped():
+            self.get_logger().warning(correction)
         self._source = open_source(self._settings["source"], self._settings["world_scale"] or None)
         holdout = self._settings["holdout"]
         self._indices = [i for i in range(len(self._source)) if not is_held_out(i, holdout)]

@@ -18,7 +18,7 @@ from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.ros.answers import AnswerPublisher
 from lerf_ros.ros.bridge import finished
 from lerf_ros.ros.client import SERVICE_QOS
-from lerf_ros.ros.declarations import Parameters
+from lerf_ros.ros.declarations import Settings
 from lerf_ros.ros.messages import fill_response
 from lerf_ros.ros.parameters import query_options
 from lerf_ros.ros.worker import MapWorker, WorkerStopped
@@ -54,7 +54,7 @@ class MapServices:
     def __init__(
         self,
         node: Node,
-        settings: Parameters,
+        settings: Settings,
         group: CallbackGroup,
         *,
         worker: Callable[[], MapWorker],
@@ -64,7 +64,7 @@ class MapServices:
         self.last_query = ""
         self._node, self._settings = node, settings
         self._worker, self._waits_for, self._now = worker, waits_for, now
-        self._answers = AnswerPublisher(node)
+        self._answers = AnswerPublisher(node, settings)
         for kind, name, callback in (
             (Query, "query", self._on_query),
             (SaveMap, "save_map", self._on_save_map),

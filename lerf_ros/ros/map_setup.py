@@ -10,7 +10,7 @@ import torch
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.online import OnlineMapper
-from lerf_ros.ros.declarations import Parameters
+from lerf_ros.ros.declarations import Settings
 from lerf_ros.ros.parameters import mapper_config, preset_name, torch_device
 from lerf_ros.ros.rehearsal import rehearse
 
@@ -34,7 +34,7 @@ class MapSetup:
     path: Path | None
 
     @classmethod
-    def of(cls, parameters: Parameters) -> MapSetup:
+    def of(cls, parameters: Settings) -> MapSetup:
         """Raises ParameterError when a value cannot be used."""
         device = torch_device(parameters)
         preset = preset_name(parameters, device)

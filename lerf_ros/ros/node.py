@@ -20,10 +20,11 @@ from lerf_ros.ros.bridge import finished
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.declarations import ParameterError, Parameters
 from lerf_ros.ros.drops import DropCounter
+from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.inputs import CameraInputs
 from lerf_ros.ros.map_services import MapServices, Refusal
 from lerf_ros.ros.map_setup import MapSetup
-from lerf_ros.ros.parameters import LERF_PARAMETERS
+from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.ros.status import Snapshot, StatusPublisher
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics
@@ -70,14 +71,16 @@ class LerfNode(LifecycleNodeMixin, Node):
         # Reentrant: a coroutine that waits for the worker must not hold up the other callbacks.
         self._group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self._group)
-        self._settings = Parameters(self, LERF_PARAMETERS)
+        self._settings = Parameters(self, LERF_PARAMETERS, lambda: self._state, LERF_CHECKS)
+        for correction in self._settings.mistyped():
+            self.get_logger().warning(correction)
         self._drops = DropCounter()
         self._device = ""
         self._error_logged = False
         self._map_services = MapServices(
             self, self._settings, self._group, worker=self._active_worker, waits_for=self._waits_for, now=self._now
         )
-        self._status = StatusPublisher(self, self._settings["status.rate"], self._group, self._snapshot, self._now)
+        self._status = StatusPublisher(self, self._settings, self._group, self._snapshot, self._now)
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
         self._frame_taken = self.create_guard_condition(self._status.publish, self._group)
@@ -242,17 +245,24 @@ class LerfNode(LifecycleNodeMixin, Node):
             last_query=self._map_services.last_query,
         )
 
+    @property
+    def _health(self) -> InputHealth:
+        return self._inputs.health() if self._inputs is not None else InputHealth()
+
     def _waits_for(self) -> str:
         """What an active node lacks, in words; empty when frames come in (or need not)."""
-        if self._inputs is None or self._statistics.frames_taken:
-            return ""
+        health = self._health
+        if health.trouble or self._inputs is None or self._statistics.frames_taken:
+            return health.trouble
+        if health.missing:
+            return f"images come, but nothing that fits them on {health.missing}"
         dropped = self._drops.snapshot()
-        return self._inputs.lacking() or (f"every frame is dropped; {dropped[-1][0]}" if dropped else "no frame yet")
+        return f"every frame is dropped; {dropped[-1][0]}" if dropped else "no frame yet"
 
     def _progress(self) -> str:
         if self._inputs is None:
             return "answering; training.enabled is false"
-        outside, without_depth = self._statistics.outside_share, self._inputs.frames_without_depth
+        outside, without_depth = self._statistics.outside_share, self._health.frames_without_depth
         if outside > _OUTSIDE_SHARE:
             return f"mapping, but {outside:.0%} of what is measured lies outside the mapped volume: raise scene.radius"
         return f"mapping; {without_depth} frames came without their depth" if without_depth else "mapping"

@@ -15,13 +15,29 @@ from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
 from lerf_ros.ros.conversions import CameraMount
-from lerf_ros.ros.declarations import Parameter, ParameterError, Parameters
+from lerf_ros.ros.declarations import Parameter, ParameterError, Read, Settings
 
-QOS = ("sensor_data", "reliable")
+RELIABILITIES = ("best_effort", "reliable")
 _BASE_PRESET_BYTES = 20e9
 
+
+def _qos(
+    name: str, reliability: str, depth: int, advice: str = "", read: Read = Read.ACTIVATE
+) -> tuple[Parameter, ...]:
+    """Rows for the quality of service of a topic, or of several that go together."""
+    return (
+        Parameter(f"qos.{name}.reliability", reliability, f"of ~/{name}{advice}", choices=RELIABILITIES, read=read),
+        Parameter(f"qos.{name}.depth", depth, f"messages of ~/{name} that DDS keeps", 1, 1000, read=read),
+    )
+
+
 LERF_PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("autostart", False, "configure and activate without being asked; leave false when launch does it"),
+    Parameter(
+        "autostart",
+        False,
+        "configure and activate without being asked; leave false when launch does it",
+        read=Read.START,
+    ),
     Parameter("device", "auto", "'cpu', 'cuda', 'cuda:1' ...; auto: a GPU when there is one"),
     Parameter(
         "preset",
@@ -40,53 +56,125 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         "e.g. vit_small_patch8_224.dino; empty: the preset's",
     ),
     Parameter("dense.pretrained", "", "weights file for a timm ViT; empty: downloaded once"),
-    Parameter("map.frame", "map", "frame of poses and targets, z up"),
-    Parameter("map.path", "lerf_map", "folder that save_map and load_map use when the request names none"),
+    Parameter("map.frame", "map", "frame of poses and targets, z up", read=Read.ACTIVATE),
+    Parameter(
+        "map.path", "lerf_map", "folder that save_map and load_map use when the request names none", read=Read.ALWAYS
+    ),
     Parameter("map.load", False, "load map.path when the node is configured"),
     Parameter("map.overrides", [""], "any other number of the preset as 'name=value', e.g. 'sampling.samples=32'"),
     Parameter(
         "scene.center", [0.0, 0.0, 0.0], "m, centre of the mapped volume in the map frame, with scene.radius > 0"
     ),
     Parameter("scene.radius", 0.0, "m, radius of the mapped volume; 0: both from the first keyframe's depth", 0.0, 1e4),
-    Parameter("image.rectified", False, "images are rectified (image_proc): their camera is CameraInfo.p"),
     Parameter(
-        "depth.use", "auto", "auto: used when it comes; required: images without it are dropped", choices=DEPTH_USES
+        "image.rectified", False, "images are rectified (image_proc): their camera is CameraInfo.p", read=Read.ACTIVATE
+    ),
+    Parameter(
+        "depth.use",
+        "auto",
+        "auto: used when it comes; required: images without it are dropped",
+        choices=DEPTH_USES,
+        read=Read.ACTIVATE,
     ),
     Parameter(
         "pose.child_frame",
         "",
         "frame that ~/pose moves; empty: the camera's own. Another one needs pose.xyz and pose.quaternion",
+        read=Read.ACTIVATE,
     ),
     Parameter(
-        "pose.axes", "optical", "axes of the camera frame: optical (z forward) or body (x forward)", choices=AXES
+        "pose.axes",
+        "optical",
+        "axes of the camera frame: optical (z forward) or body (x forward)",
+        choices=AXES,
+        read=Read.ACTIVATE,
     ),
-    Parameter("pose.xyz", [0.0, 0.0, 0.0], "m, position of the camera in pose.child_frame"),
-    Parameter("pose.quaternion", [0.0, 0.0, 0.0, 1.0], "x, y, z, w: orientation of the camera in pose.child_frame"),
-    Parameter("sync.slop", 0.02, "s, how far stamps of depth and pose may be from the image's", 0.0, 10.0),
-    Parameter("sync.pose_gap", 0.25, "s, two poses this close together are interpolated between", 0.0, 10.0),
-    Parameter("sync.wait", 0.5, "s, how long an image waits for what belongs to it", 0.0, 60.0),
-    Parameter("sync.queue", 30, "messages of each input that are kept for matching", 1, 1000),
-    Parameter("qos.image", "sensor_data", "sensor_data (best effort) takes from every publisher", choices=QOS),
-    Parameter("qos.camera_info", "sensor_data", "as qos.image", choices=QOS),
-    Parameter("qos.depth", "sensor_data", "as qos.image", choices=QOS),
-    Parameter("qos.pose", "sensor_data", "as qos.image", choices=QOS),
-    Parameter("qos.queue", 10, "messages that DDS keeps for each input", 1, 1000),
+    Parameter("pose.xyz", [0.0, 0.0, 0.0], "m, position of the camera in pose.child_frame", read=Read.ACTIVATE),
+    Parameter(
+        "pose.quaternion",
+        [0.0, 0.0, 0.0, 1.0],
+        "x, y, z, w: orientation of the camera in pose.child_frame",
+        read=Read.ACTIVATE,
+    ),
+    Parameter(
+        "sync.slop", 0.02, "s, how far stamps of depth and pose may be from the image's", 0.0, 10.0, read=Read.ACTIVATE
+    ),
+    Parameter(
+        "sync.pose_gap",
+        0.25,
+        "s, two poses this close together are interpolated between",
+        0.0,
+        10.0,
+        read=Read.ACTIVATE,
+    ),
+    Parameter("sync.wait", 0.5, "s, how long an image waits for what belongs to it", 0.0, 60.0, read=Read.ACTIVATE),
+    Parameter("sync.queue", 30, "messages of each input that are kept for matching", 1, 1000, read=Read.ACTIVATE),
+    *_qos("image", "best_effort", 10, "; best_effort takes from every publisher"),
+    *_qos("camera_info", "best_effort", 10),
+    *_qos("depth", "best_effort", 10),
+    *_qos("pose", "best_effort", 10),
+    *_qos("status", "reliable", 10, read=Read.START),
+    *_qos("targets", "reliable", 1, ", ~/target and ~/markers, which are latched", read=Read.START),
     Parameter("keyframe.capacity", 0, "keyframes kept at most; 0: the preset's", 0, 100_000),
-    Parameter("keyframe.translation", 0.0, "m from the nearest keyframe to a new one; 0: the preset's", 0.0, 100.0),
-    Parameter("keyframe.rotation", 0.0, "rad from the nearest keyframe to a new one; 0: the preset's", 0.0, math.pi),
-    Parameter("training.enabled", True, "false: frames are ignored, the node only answers (from a loaded map)"),
+    Parameter(
+        "keyframe.translation",
+        0.0,
+        "m from the nearest keyframe to a new one; 0: the preset's",
+        0.0,
+        100.0,
+        read=Read.ALWAYS,
+    ),
+    Parameter(
+        "keyframe.rotation",
+        0.0,
+        "rad from the nearest keyframe to a new one; 0: the preset's",
+        0.0,
+        math.pi,
+        read=Read.ALWAYS,
+    ),
+    Parameter(
+        "training.enabled",
+        True,
+        "false: frames are ignored, the node only answers (from a loaded map)",
+        read=Read.ACTIVATE,
+    ),
     Parameter("training.rays", 0, "rays a step; 0: the preset's", 0, 1_000_000),
     Parameter("training.threads", 0, "CPU threads of the mapper; 0: PyTorch's choice", 0, 1024),
     Parameter("training.seed", 0, "of all random numbers", 0, 2**31 - 1),
-    Parameter("query.max_targets", 5, "targets of an answer when the request says 0", 1, 1000),
-    Parameter("query.min_relevancy", -1.0, "[0, 1], what counts as found; negative: the encoder's own", -1.0, 1.0),
-    Parameter("query.max_points", 0, "surface points at which a question is answered; 0: by device", 0, 10_000_000),
-    Parameter("query.max_age", 1.0, "s, surface points may be behind the map while it is trained", 0.0, 3600.0),
-    Parameter("status.rate", 2.0, "Hz of ~/status", 0.1, 100.0),
+    Parameter("query.max_targets", 5, "targets of an answer when the request says 0", 1, 1000, read=Read.ALWAYS),
+    Parameter(
+        "query.min_relevancy",
+        -1.0,
+        "[0, 1], what counts as found; negative: the encoder's own",
+        -1.0,
+        1.0,
+        read=Read.ALWAYS,
+    ),
+    Parameter(
+        "query.max_points",
+        0,
+        "surface points at which a question is answered; 0: by device",
+        0,
+        10_000_000,
+        read=Read.ALWAYS,
+    ),
+    Parameter(
+        "query.max_age",
+        1.0,
+        "s, surface points may be behind the map while it is trained",
+        0.0,
+        3600.0,
+        read=Read.ALWAYS,
+    ),
+    Parameter("status.rate", 2.0, "Hz of ~/status", 0.1, 100.0, read=Read.ALWAYS),
 )
 
 
-def assembly_options(parameters: Parameters) -> AssemblyOptions:
+def _map_can_be_made(parameters: Settings) -> None:
+    mapper_config(parameters, preset_name(parameters, torch_device(parameters)))
+
+
+def assembly_options(parameters: Settings) -> AssemblyOptions:
     """Parameters -> how messages become frames.
 
     Raises:
@@ -111,7 +199,7 @@ def assembly_options(parameters: Parameters) -> AssemblyOptions:
     )
 
 
-def mapper_config(parameters: Parameters, preset: str) -> MapperConfig:
+def mapper_config(parameters: Settings, preset: str) -> MapperConfig:
     """Preset + what the parameters change.
 
     Raises:
@@ -142,9 +230,7 @@ def mapper_config(parameters: Parameters, preset: str) -> MapperConfig:
         raise ParameterError(f"map.overrides: {error}") from error
 
 
-def query_options(
-    parameters: Parameters, max_targets: int, min_relevancy: float, phrases: Sequence[str]
-) -> QueryOptions:
+def query_options(parameters: Settings, max_targets: int, min_relevancy: float, phrases: Sequence[str]) -> QueryOptions:
     """What a request says, completed by the parameters (max_targets 0, min_relevancy negative, no phrases)."""
     threshold = min_relevancy if min_relevancy >= 0 else parameters["query.min_relevancy"]
     return QueryOptions(
@@ -154,18 +240,18 @@ def query_options(
     )
 
 
-def qos_profile(parameters: Parameters, name: str) -> QoSProfile:
-    """QoS of one input."""
-    reliable = parameters[f"qos.{name}"] == "reliable"
+def qos_profile(parameters: Settings, name: str, latched: bool = False) -> QoSProfile:
+    """QoS of the topic ~/`name`; latched: who comes later gets the last messages, too."""
+    reliable = parameters[f"qos.{name}.reliability"] == "reliable"
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=parameters["qos.queue"],
+        depth=parameters[f"qos.{name}.depth"],
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.VOLATILE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
 
 
-def torch_device(parameters: Parameters) -> torch.device:
+def torch_device(parameters: Settings) -> torch.device:
     """Parameter `device` -> a device that exists.
 
     Raises:
@@ -186,7 +272,7 @@ def torch_device(parameters: Parameters) -> torch.device:
     return device
 
 
-def preset_name(parameters: Parameters, device: torch.device) -> str:
+def preset_name(parameters: Settings, device: torch.device) -> str:
     """Parameter `preset`, or what fits the device."""
     if parameters["preset"] != "auto":
         return parameters["preset"]
@@ -194,3 +280,7 @@ def preset_name(parameters: Parameters, device: torch.device) -> str:
         return "cpu"
     memory = torch.cuda.get_device_properties(device).total_memory
     return "base" if memory >= _BASE_PRESET_BYTES else "robot"
+
+
+LERF_CHECKS = (assembly_options, torch_device, _map_can_be_made)
+"""What a change has to pass: those who read the values raise ParameterError when they cannot use them."""

@@ -15,6 +15,8 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from lerf_ros.msg import Status
+from lerf_ros.ros.declarations import Parameters, Settings
+from lerf_ros.ros.parameters import qos_profile
 from lerf_ros.ros.worker import WorkerStatistics
 
 _SPEED_PERIOD = 2.0  # s over which steps are counted
@@ -50,21 +52,25 @@ class StatusPublisher:
     def __init__(
         self,
         node: Node,
-        rate: float,
+        settings: Parameters,
         group: CallbackGroup,
         snapshot: Callable[[], Snapshot],
         now: Callable[[], Header],
     ) -> None:
         self._snapshot, self._now = snapshot, now
-        self._publisher = node.create_publisher(Status, "~/status", 10)
+        self._publisher = node.create_publisher(Status, "~/status", qos_profile(settings, "status"))
         self._speed = Speed()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # status comes also while simulated time stands still
-        node.create_timer(1.0 / rate, self.publish, group, steady)
+        self._timer = node.create_timer(1.0 / settings["status.rate"], self.publish, group, steady)
+        settings.on_change(["status.rate"], self._on_rate)
 
     def publish(self) -> None:
         snapshot = self._snapshot()
         speed = self._speed.of(snapshot.statistics.steps, time.monotonic())
         self._publisher.publish(status_message(self._now(), snapshot, speed))
+
+    def _on_rate(self, settings: Settings) -> None:
+        self._timer.timer_period_ns = int(1e9 / settings["status.rate"])
 
 
 class Speed:

@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter as RosParameter  # noqa: E402
 from lerf_ros.mapping.config import PRESETS  # noqa: E402
 from lerf_ros.ros import parameters as p  # noqa: E402
 from lerf_ros.ros.camera_node import CAMERA_PARAMETERS  # noqa: E402
+from lerf_ros.ros.declarations import Parameters  # noqa: E402
 
 pytestmark = pytest.mark.ros
 YAML = Path(__file__).parents[2] / "config" / "lerf.yaml"
@@ -48,10 +49,10 @@ def make_node():
     context.init()
     nodes = []
 
-    def make(table=p.LERF_PARAMETERS, **overrides):
+    def make(table=p.LERF_PARAMETERS, state=str, **overrides):
         values = [RosParameter(name.replace("__", "."), value=value) for name, value in overrides.items()]
         nodes.append(rclpy.create_node("test", context=context, parameter_overrides=values, enable_rosout=False))
-        return nodes[-1], p.Parameters(nodes[-1], table)
+        return nodes[-1], Parameters(nodes[-1], table, state, p.LERF_CHECKS if table is p.LERF_PARAMETERS else ())
 
     yield make
     for node in nodes:
@@ -67,7 +68,8 @@ def test_node_declares_the_table(make_node, table):
         described = node.describe_parameter(parameter.name)
         assert described.description == parameter.description
         assert described.type == node.get_parameter(parameter.name).type_.value
-        assert not described.read_only
+        assert described.read_only == (parameter.read is p.Read.START)
+        assert parameter.read.value in described.additional_constraints
 
 
 @pytest.mark.parametrize(
@@ -79,9 +81,8 @@ def test_values_out_of_range_or_of_another_type_are_refused_by_name(make_node, n
 
 
 def test_unknown_choice_lists_those_allowed(make_node):
-    _, settings = make_node(depth__use="maybe")
     with pytest.raises(p.ParameterError, match=r"depth\.use is 'maybe'; it can be auto, required, off"):
-        p.assembly_options(settings)
+        make_node(depth__use="maybe")
 
 
 def test_assembly_options(make_node):
@@ -140,3 +141,83 @@ def test_a_gpu_that_is_not_there(make_node, monkeypatch):
         p.torch_device(settings)
     _, settings = make_node()
     assert p.torch_device(settings).type == "cpu" and p.preset_name(settings, p.torch_device(settings)) == "cpu"
+
+
+def change(node, **values):
+    """Reason why these changes together are refused; empty when they are made."""
+    changes = [RosParameter(name.replace("__", "."), value=value) for name, value in values.items()]
+    return node.set_parameters_atomically(changes).reason
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "state", "steps"),
+    [
+        ("keyframe__capacity", 9, "unconfigured", ""),
+        ("keyframe__capacity", 9, "inactive", "cleanup"),
+        ("keyframe__capacity", 9, "active", "deactivate, then cleanup"),
+        ("sync__slop", 0.5, "inactive", ""),
+        ("sync__slop", 0.5, "active", "deactivate"),
+        ("query__max_targets", 2, "active", ""),
+    ],
+)
+def test_a_change_without_effect_is_refused_with_the_way_to_make_it(make_node, name, value, state, steps):
+    node, settings = make_node(state=lambda: state)
+    reason = change(node, **{name: value})
+    dotted = name.replace("__", ".")
+    if steps:
+        assert reason.startswith(f"parameter {dotted} is read when the node is ")
+        assert reason.endswith(f"ros2 lifecycle set /test {steps} first")
+        assert settings[dotted] != value
+        assert change(node, **{name: settings[dotted]}) == ""  # nothing would change: as when a whole file is loaded
+    else:
+        assert reason == "" and settings[dotted] == value
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"preset": "huge"}, "preset is 'huge'; it can be auto, cpu, robot, base"),
+        ({"keyframe__translation": -1.0}, "keyframe.translation out of range"),
+        ({"map__overrides": ["sampling.samples"]}, "'sampling.samples' is not of the form 'name=value'"),
+        ({"map__overrides": ["no.such=1"]}, "map.overrides"),
+        ({"device": "toaster"}, "device is 'toaster'"),
+        ({"pose__quaternion": [0.0, 0.0, 0.0, 2.0]}, "unit quaternion"),
+        ({"autostart": True}, "read-only"),
+        ({"status__rate": "often"}, "type"),
+    ],
+)
+def test_unusable_changes_are_refused_with_a_reason(make_node, values, words):
+    node, settings = make_node()
+    assert words in change(node, **values)
+    assert all(settings[name.replace("__", ".")] != value for name, value in values.items())
+
+
+def test_one_wrong_value_can_be_mended_while_another_is_wrong(make_node):
+    node, settings = make_node(map__overrides=["no.such=1"], pose__quaternion=[0.0, 0.0, 0.0, 2.0])
+    assert change(node, pose__quaternion=[0.0, 0.0, 0.0, 1.0]) == ""
+    assert "other.such" in change(node, map__overrides=["other.such=1"])
+    assert change(node, map__overrides=["sampling.samples=8"]) == ""
+    assert p.mapper_config(settings, "cpu").sampling.samples == 8
+
+
+def test_effects_see_the_new_values_and_only_their_own(make_node):
+    node, settings = make_node()
+    seen = []
+    settings.on_change(["status.rate", "query.max_age"], lambda new: seen.append((new["status.rate"], new["map.path"])))
+    assert change(node, map__path="elsewhere") == "" and seen == []
+    assert change(node, status__rate=5.0, map__path="there") == "" and seen == [(5.0, "there")]
+    assert change(node, status__rate=5.0) == "" and len(seen) == 1  # the same as before
+    assert change(node, status__rate=6.0, preset="huge") and len(seen) == 1  # refused as a whole
+
+
+def test_names_that_nothing_reads_are_named_with_the_nearest_that_exists(make_node):
+    _, settings = make_node(
+        keyframe__translaton=0.3,
+        use_sim_time=True,
+        qos_overrides__x__publisher__depth=3,
+        start_type_description_service=True,
+    )
+    assert settings.mistyped() == [
+        "parameter keyframe.translaton does not exist and has no effect: did you mean keyframe.translation?"
+    ]
+    assert make_node(preset="cpu")[1].mistyped() == []
