@@ -28,6 +28,7 @@ _PRIME_Y, _PRIME_Z = tl.constexpr(PRIMES[1]), tl.constexpr(PRIMES[2])
 # Per program. Each thread has one vector of up to 4 features; with more, Triton exchanges addresses through shared
 # memory. With one warp, Triton lays the two vertices of the backward pass beside each other in it.
 _FORWARD_WARPS, _BACKWARD_WARPS = 4, 1
+_RUN = 16  # points whose gradients are summed where they share a vertex
 
 
 @triton.jit
@@ -95,6 +96,14 @@ def _forward(
     tl.store(address, value.to(out.dtype.element_ty), mask=inside[:, None] & (feature < FEATURES))
 
 
+@triton.jit
+def _add(table, x, y, z, upper, resolution, size, hashed, sums, wanted, FEATURES: tl.constexpr):
+    """Adds sums (POINTS, 2, COLUMNS) to the two vertices along x, which are mostly neighbours in the table (the hash
+    multiplies x by 1), so that their additions leave together, to one cache line."""
+    entry = _entry(x[:, None] + upper.to(tl.uint32), y[:, None], z[:, None], resolution, size, hashed)
+    tl.atomic_add(table + entry.to(tl.int64)[:, :, None] * FEATURES, sums, mask=wanted, sem="relaxed")
+
+
 @triton.jit(do_not_specialize=["count"])
 def _backward(
     x_unit,
@@ -107,27 +116,52 @@ def _backward(
     FEATURES: tl.constexpr,
     COLUMNS: tl.constexpr,
     POINTS: tl.constexpr,
+    RUN: tl.constexpr,
 ):
-    """x_unit (N, 3), grad_out (N, L F), rows grad_stride apart -> added to grad_table (E, F)."""
-    point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
-    level = tl.program_id(1)
-    inside = point < count
-    x, y, z, fx, fy, fz, resolution, size, first, hashed = _cell(x_unit, scales, sizes, point, inside, level)
+    """x_unit (N, 3), grad_out (N, L F), rows grad_stride apart -> added to grad_table (E, F).
 
-    # Tiles are (POINTS, 2, COLUMNS): the two vertices along x are mostly neighbours in the table (the hash multiplies x
-    # by 1), so their additions leave in one instruction, to one cache line.
+    Gradients are summed over up to RUN consecutive points while these stay in a cell: the samples of a ray lie side by
+    side, all the more in the large cells of coarse levels. Additions to one address wait for each other, and in
+    training that, not arithmetic, is what takes the time.
+    """
+    run = (tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)) * RUN
+    level = tl.program_id(1)
     feature = tl.arange(0, COLUMNS)[None, None, :]
     upper = tl.arange(0, 2)[None, :]
-    wanted = inside[:, None, None] & (upper[:, :, None] < 2) & (feature < FEATURES)
-    address = grad_out + point[:, None, None] * grad_stride + level * FEATURES + 0 * upper[:, :, None] + feature
-    grad = tl.load(address, mask=wanted, other=0.0).to(tl.float32)
-    x, fx = x[:, None] + upper.to(tl.uint32), _weight(fx[:, None], upper)
-    level_table = grad_table + first * FEATURES
-    for yz in tl.static_range(4):
-        entry = _entry(x, (y + yz % 2)[:, None], (z + yz // 2)[:, None], resolution, size, hashed)
-        weight = fx * (_weight(fy, yz % 2) * _weight(fz, yz // 2))[:, None]
-        address = level_table + entry.to(tl.int64)[:, :, None] * FEATURES + feature
-        tl.atomic_add(address, weight[:, :, None] * grad, mask=wanted, sem="relaxed")
+    real = (upper[:, :, None] < 2) & (feature < FEATURES)
+    cell_x, cell_y, cell_z, fx, fy, fz, resolution, size, first, hashed = _cell(
+        x_unit, scales, sizes, run, run < count, level
+    )
+    table = grad_table + first * FEATURES + feature
+    sums_00 = tl.zeros([POINTS, 2, COLUMNS], tl.float32)  # of the vertices with lower y and z, ...
+    sums_10 = tl.zeros([POINTS, 2, COLUMNS], tl.float32)  # ... upper y, ...
+    sums_01 = tl.zeros([POINTS, 2, COLUMNS], tl.float32)  # ... upper z, ...
+    sums_11 = tl.zeros([POINTS, 2, COLUMNS], tl.float32)  # ... both
+    for step in range(RUN):
+        point = run + step
+        inside = point < count
+        x, y, z, fx, fy, fz, resolution, size, first, hashed = _cell(x_unit, scales, sizes, point, inside, level)
+        address = grad_out + point[:, None, None] * grad_stride + level * FEATURES + 0 * upper[:, :, None] + feature
+        grad = tl.load(address, mask=inside[:, None, None] & real, other=0.0).to(tl.float32)
+
+        left = (inside & ((x != cell_x) | (y != cell_y) | (z != cell_z)))[:, None, None]
+        wanted = left & real
+        _add(table, cell_x, cell_y, cell_z, upper, resolution, size, hashed, sums_00, wanted, FEATURES)
+        _add(table, cell_x, cell_y + 1, cell_z, upper, resolution, size, hashed, sums_10, wanted, FEATURES)
+        _add(table, cell_x, cell_y, cell_z + 1, upper, resolution, size, hashed, sums_01, wanted, FEATURES)
+        _add(table, cell_x, cell_y + 1, cell_z + 1, upper, resolution, size, hashed, sums_11, wanted, FEATURES)
+        cell_x, cell_y, cell_z = tl.where(inside, x, cell_x), tl.where(inside, y, cell_y), tl.where(inside, z, cell_z)
+
+        weight_x = _weight(fx[:, None], upper)
+        sums_00 = tl.where(left, 0.0, sums_00) + (weight_x * ((1.0 - fy) * (1.0 - fz))[:, None])[:, :, None] * grad
+        sums_10 = tl.where(left, 0.0, sums_10) + (weight_x * (fy * (1.0 - fz))[:, None])[:, :, None] * grad
+        sums_01 = tl.where(left, 0.0, sums_01) + (weight_x * ((1.0 - fy) * fz)[:, None])[:, :, None] * grad
+        sums_11 = tl.where(left, 0.0, sums_11) + (weight_x * (fy * fz)[:, None])[:, :, None] * grad
+    wanted = (run < count)[:, None, None] & real
+    _add(table, cell_x, cell_y, cell_z, upper, resolution, size, hashed, sums_00, wanted, FEATURES)
+    _add(table, cell_x, cell_y + 1, cell_z, upper, resolution, size, hashed, sums_10, wanted, FEATURES)
+    _add(table, cell_x, cell_y, cell_z + 1, upper, resolution, size, hashed, sums_01, wanted, FEATURES)
+    _add(table, cell_x, cell_y + 1, cell_z + 1, upper, resolution, size, hashed, sums_11, wanted, FEATURES)
 
 
 def encode_triton(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
@@ -154,7 +188,7 @@ class _Encode(torch.autograd.Function):
         ctx.save_for_backward(x_unit)
         ctx.kept, ctx.layout = kept, layout
         out = torch.empty(len(x_unit), len(layout.scales) * layout.features, dtype=dtype, device=table.device)
-        programs, options = _launch(len(x_unit), layout, _FORWARD_WARPS, vertices=1)
+        programs, options = _launch(len(x_unit), layout, _FORWARD_WARPS)
         with torch.cuda.device_of(table):
             if len(x_unit):
                 _forward[programs](x_unit, table, out, *_on_device(layout, table.device), len(x_unit), **options)
@@ -169,7 +203,7 @@ class _Encode(torch.autograd.Function):
         grad_table = ctx.kept
         if grad_table is None:
             grad_table = torch.zeros(int(layout.offsets[-1]) * layout.features, device=x_unit.device)
-        programs, options = _launch(len(x_unit), layout, _BACKWARD_WARPS, vertices=2)
+        programs, options = _launch(len(x_unit), layout, _BACKWARD_WARPS, vertices=2, RUN=_RUN)
         with torch.cuda.device_of(x_unit):
             if len(x_unit):
                 numbers = _on_device(layout, x_unit.device)
@@ -177,12 +211,15 @@ class _Encode(torch.autograd.Function):
         return None, grad_table if ctx.kept is None else None, None, None, None
 
 
-def _launch(count: int, layout: GridLayout, warps: int, vertices: int) -> tuple[tuple[int, int], dict[str, Any]]:
+def _launch(
+    count: int, layout: GridLayout, warps: int, vertices: int = 1, **runs: int
+) -> tuple[tuple[int, int], dict[str, Any]]:
     """Programs (blocks of points, levels), and what a kernel is compiled for that tiles so many vertices per point."""
     columns = triton.next_power_of_2(layout.features)
     points = 32 * warps // vertices * min(columns, 4) // columns
-    sizes = {"FEATURES": layout.features, "COLUMNS": columns, "POINTS": points}
-    return (triton.cdiv(count, points), len(layout.scales)), {**sizes, "num_warps": warps, "enable_fp_fusion": True}
+    sizes = {"FEATURES": layout.features, "COLUMNS": columns, "POINTS": points, **runs}
+    blocks = triton.cdiv(count, points * runs.get("RUN", 1))
+    return (blocks, len(layout.scales)), {**sizes, "num_warps": warps, "enable_fp_fusion": True}
 
 
 # Kept as long as the layout, because captured graphs go on reading these tensors.

@@ -174,7 +174,7 @@ def test_the_layout_takes_the_kernel_where_it_runs():
 
 @needs_cuda
 def test_replays_read_what_the_buffers_hold_by_then():
-    from lerf_ros.mapping.captured import Captured
+    from lerf_ros.captured import Captured
 
     buffer, valid = buffer_of(LAYOUT, len(VALID), 512, torch.float16), valid_of(VALID)
     rays = rays_of(LAYOUT, len(VALID), 500)

@@ -85,6 +85,12 @@ def normalised(images):
     return (images - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
 
 
+@pytest.fixture(autouse=True)
+def exact_convolutions(monkeypatch):
+    """In float32, of which cuDNN would keep 10 bits: open_clip's own forward convolves patches."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def fused_of(model, passes=None):
     return FusedVisionTransformer(model.visual, MEAN, STD, passes)
 

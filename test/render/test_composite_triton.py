@@ -92,8 +92,10 @@ def test_agrees_with_the_reference(samples, measured):
         assert_close(getattr(found, name), getattr(expected, name), atol=2e-6)
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert_close(gradients[1], exact[1], atol=2e-6)
-    # Of densities: relative to each ray's largest, which an almost empty ray's division by its opacity makes large.
-    largest = exact[0].abs().amax(dim=1, keepdim=True).clamp_min(1.0)
+    # Of densities: relative to each ray's largest. The expected depth is divided by the opacity, and with it what
+    # float32 rounds: an almost empty ray of one sample, whose depth cannot change, has nothing but that.
+    rounded = 0.1 / expected.weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    largest = exact[0].abs().amax(dim=1, keepdim=True).clamp_min(1.0).maximum(rounded)
     assert_close(gradients[0] / largest, exact[0] / largest, atol=1e-5)
 
 
