@@ -18,13 +18,14 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lerf_ros.captured import CapturedBatches
 from lerf_ros.features.vision_transformer import FusedVisionTransformer, is_supported
 from lerf_ros.features.word_tokenizer import WordTokenizer
 from lerf_ros.kernels import has_bfloat16
 
 MINI_CLIP = Path(__file__).parent / "mini_clip"
 _CACHED_TEXTS = 4096
-_FEWEST_CROPS = 16  # in a batch on CUDA
+_CAPTURED_PIXELS = 2**20  # of the crops of one captured batch
 
 
 class EncoderError(RuntimeError):
@@ -88,6 +89,8 @@ class Encoder:
         self._mean = torch.tensor(preprocess["mean"], device=self.device).view(3, 1, 1)
         self._std = torch.tensor(preprocess["std"], device=self.device).view(3, 1, 1)
         self._fused = FusedVisionTransformer(model.visual, self._mean, self._std) if is_supported(model) else None
+        most = 1 << (max(1, _CAPTURED_PIXELS // self.image_size**2).bit_length() - 1)
+        self._captured = CapturedBatches(self._embed_plainly, most) if self.device.type == "cuda" else None
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self.embed_dim = self._embed_texts(["object"]).shape[-1]
 
@@ -121,15 +124,23 @@ class Encoder:
         """Words of ``text`` that the encoder has never seen; always empty for models with a sub-word vocabulary."""
         return self.tokenizer.unknown_words(text) if isinstance(self.tokenizer, WordTokenizer) else []
 
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Compiles and captures what encoding crops takes on a GPU, so that no question waits for it."""
+        if self._captured is not None and self._fused is None:
+            self._captured.rehearse((3, self.image_size, self.image_size), self.device)
+
     def _embed_images(self, crops: Tensor) -> Tensor:
         """Crops (B, 3, H, W) float32 of the model's own size -> (B, D), of any length."""
         if self._fused is not None and len(crops):
             return self._fused(crops)
-        count, padded = len(crops), len(crops)
-        if self.device.type == "cuda":  # convolutions are planned anew for every number of crops: let there be few
-            padded = max(_FEWEST_CROPS, 1 << (count - 1).bit_length())
+        if self._captured is not None and len(crops):
+            return self._captured(crops)
+        return self._embed_plainly(crops)
+
+    def _embed_plainly(self, crops: Tensor) -> Tensor:
         crops = ((crops - self._mean) / self._std).to(self.dtype, memory_format=torch.channels_last)
-        return self.model.encode_image(F.pad(crops, [0] * 7 + [padded - count]))[:count]
+        return self.model.encode_image(crops)
 
     @torch.no_grad()
     def _embed_texts(self, texts: list[str]) -> Tensor:

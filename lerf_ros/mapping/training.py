@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lerf_ros.captured import Captured, InFlight
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping import losses
-from lerf_ros.mapping.captured import Captured, InFlight
 from lerf_ros.mapping.config import MapperConfig, OptimiserConfig
 from lerf_ros.mapping.decoding import CropScale, training_features
 from lerf_ros.mapping.fields import MapFields

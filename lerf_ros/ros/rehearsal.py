@@ -28,6 +28,7 @@ def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> No
     Args:
         encoder: on the device.
     """
+    encoder.rehearse()
     settings = {"keyframe.capacity": 2, "keyframe.unseen_share": 0.0, "close_up.memory_mb": 1}
     online = OnlineMapper(config.override(settings), encoder, device)
     for frame in _noise():

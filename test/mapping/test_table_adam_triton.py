@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from lerf_ros.mapping.captured import Captured
+from lerf_ros.captured import Captured
 from lerf_ros.mapping.table_adam import AdamConstants, TableAdam, TableState, update_torch
 
 pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")

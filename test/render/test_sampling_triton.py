@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from lerf_ros.mapping.captured import Captured
+from lerf_ros.captured import Captured
 from lerf_ros.render.proposal import DensityGrid, propose_torch, update_torch
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.sampling import (

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from lerf_ros.mapping.captured import Captured, InFlight
+from lerf_ros.captured import Captured, CapturedBatches, InFlight
 
 
 def counting_work(device):
@@ -42,6 +42,38 @@ def test_runs_once_per_call():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_replays_on_cuda():
     check_runs(torch.device("cuda"))
+
+
+def check_batches(device):
+    lengths = []
+
+    def network(inputs):
+        lengths.append(len(inputs))
+        return torch.stack([inputs.sum(dim=(1, 2)), inputs.square().sum(dim=(1, 2))], dim=1)
+
+    batches = CapturedBatches(network, most=64)
+    batches.rehearse((3, 5), device)
+    rehearsed = len(lengths)
+    for length in (1, 16, 17, 64, 65, 150, 3):
+        inputs = torch.rand(length, 3, 5, generator=torch.Generator().manual_seed(length)).to(device)
+        kept = batches(inputs)
+        batches(torch.rand_like(inputs))  # what was returned stays
+        torch.testing.assert_close(kept, network(inputs))
+    return lengths[:rehearsed], lengths[rehearsed:]
+
+
+def test_batches_of_any_length():
+    rehearsed, later = check_batches(torch.device("cpu"))
+    assert set(rehearsed) == {16, 32, 64}
+    assert later[:3] == [16, 16, 1]  # one is filled up to 16, twice; then the test itself
+    assert later[12:16] == [64, 16, 64, 16]  # of 65
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_batches_on_cuda():
+    rehearsed, later = check_batches(torch.device("cuda"))
+    assert set(rehearsed) == {16, 32, 64}
+    assert later == [1, 16, 17, 64, 65, 150, 3]  # replays do not come by here: these are the test's own
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -73,6 +73,43 @@ class Captured:
         return results
 
 
+class CapturedBatches:
+    """A network without state on batches of any length, on CUDA: captured for a few lengths, to which others are filled
+    up. Small networks take longer to launch than to run, and convolutions are planned anew for every length.
+
+    Args:
+        network: (B, ...) -> (B, D), each row by itself.
+        most: longest batch that is captured, a power of two; longer ones are cut.
+        fewest: shortest.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], most: int, fewest: int = 16) -> None:
+        self._network = network
+        self._most, self._fewest = most, min(fewest, most)
+        self._of_length: dict[int, tuple[Tensor, Captured]] = {}
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The network's outputs (B, D) for inputs (B, ...), B > 0, which always have the same shape but for B."""
+        return torch.cat([self._replayed(part) for part in inputs.split(self._most)])
+
+    def rehearse(self, shape: tuple[int, ...], device: torch.device) -> None:
+        """Captures all lengths now, for inputs (B, *shape)."""
+        length = self._fewest
+        while length <= self._most:
+            for _ in range(_EAGER_RUNS + 1):
+                self(torch.zeros(length, *shape, device=device))
+            length *= 2
+
+    def _replayed(self, inputs: Tensor) -> Tensor:
+        length = max(self._fewest, 1 << (len(inputs) - 1).bit_length())
+        if length not in self._of_length:
+            kept = inputs.new_zeros(length, *inputs.shape[1:])
+            self._of_length[length] = kept, Captured(lambda: (self._network(kept),), inputs.device)
+        kept, captured = self._of_length[length]
+        kept[: len(inputs)].copy_(inputs)
+        return captured.run(None)[0][: len(inputs)].clone()
+
+
 class InFlight:
     """Bounds how far the host runs ahead of the device: whatever comes next, a question say, waits for what is queued.
 
