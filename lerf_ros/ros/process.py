@@ -35,6 +35,10 @@ def spin_until_shutdown(create: Callable[[], NodeT], done: Callable[[NodeT], boo
         print(error, file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    except RCLError:  # a signal while the node was made: the context is gone
+        if rclpy.ok():
+            raise
+        return 0
     try:
         executor.add_node(node)
         while rclpy.ok() and not done(node):
