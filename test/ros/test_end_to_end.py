@@ -3,17 +3,12 @@ be wrong with the input gets a clear answer and harms nothing."""
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -28,60 +23,10 @@ from lerf_ros.ros import conversions as c  # noqa: E402
 from lerf_ros.ros.client import ClientError, LerfClient  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-TOPICS = ("image", "camera_info", "depth", "pose")
 TIMEOUT = 90.0  # s, for a loaded machine
 CAMERA = Camera(150.0, 150.0, 79.5, 59.5, 160, 120)
 DEPTH = np.full((120, 160), 2.0, np.float32)
-FRAMES = 12
-TINY = (
-    "keyframe.capacity:=8",
-    "training.rays:=256",
-    "query.max_points:=2000",
-    "training.threads:=1",
-    "status.rate:=10.0",
-    "map.overrides:=['radiance.grid.log2_table=12','language.coarse_grid.log2_table=10',"
-    "'language.fine_grid.log2_table=10','pyramid.fractions=[0.25,0.5]','pyramid.strides=[1.0,1.0]','sampling.proposal_resolution=16']",
-)
-
-
-def free_domain() -> int:
-    """A domain in which nobody listens on this machine: its first discovery port is free."""
-    for domain in random.SystemRandom().sample(range(1, 101), 100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7410 + 250 * domain))
-            except OSError:
-                continue
-        return domain
-    raise RuntimeError("no free ROS domain")
-
-
-class Processes:
-    """Starts executables of this package in one ROS domain and ends each of them by its id."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.started: list[subprocess.Popen] = []
-
-    def start(self, executable: str, *parameters: str, remap: bool = False) -> subprocess.Popen:
-        arguments = [sys.executable, str(SCRIPTS / executable), "--ros-args"]
-        for parameter in parameters:
-            arguments += ["-p", parameter]
-        for topic in TOPICS if remap else ():
-            arguments += ["-r", f"~/{topic}:=/camera/{topic}"]
-        log = self.folder / f"{executable}-{len(self.started)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder)
-        process.log = log
-        self.started.append(process)
-        return process
-
-    def end(self) -> None:
-        for process in self.started:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+FRAMES = 12  # of the recording
 
 
 def interrupted(process: subprocess.Popen) -> int:
@@ -165,47 +110,13 @@ class Listener(Peer):
 
 
 @pytest.fixture
-def domain() -> Iterator[None]:
-    """A domain of its own for every test: a client must not wait for a node that an earlier test ended."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(free_domain()))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory) -> Path:
-    """A camera that moves sideways before a wall of coloured tiles, 2 m away: a 7-Scenes style folder."""
-    folder = tmp_path_factory.mktemp("recording")
-    np.savetxt(folder / "camera-intrinsics.txt", CAMERA.matrix().numpy())
-    tiles = np.random.default_rng(0).integers(0, 255, (24, 48, 3), np.uint8)
-    wall = cv2.resize(tiles, (480, 240), interpolation=cv2.INTER_NEAREST)
-    for i in range(FRAMES):
-        shift = 15 * i  # px; 15 px / 150 px * 2 m = 0.2 m a frame
-        cv2.imwrite(str(folder / f"frame-{i:06d}.color.jpg"), wall[:120, shift : shift + 160])
-        cv2.imwrite(str(folder / f"frame-{i:06d}.depth.png"), np.full((120, 160), 2000, np.uint16))
-        pose = np.eye(4)
-        pose[0, 3] = 0.2 * i
-        np.savetxt(folder / f"frame-{i:06d}.pose.txt", pose)
-    return folder
-
-
-@pytest.fixture
 def client(domain) -> Iterator[LerfClient]:
     with LerfClient(timeout=TIMEOUT) as client:
         yield client
 
 
-@pytest.fixture
-def processes(domain, tmp_path) -> Iterator[Processes]:
-    processes = Processes(tmp_path)
-    yield processes
-    processes.end()
-
-
-def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, recording, client, tmp_path):
-    node = processes.start("lerf_node", "autostart:=true", f"map.path:={tmp_path / 'map'}", *TINY, remap=True)
+def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, tiny, recording, client, tmp_path):
+    node = processes.start("lerf_node", "autostart:=true", f"map.path:={tmp_path / 'map'}", *tiny, remap=True)
     early = client.wait_for_status(lambda status: status.state == "active")
     assert early.keyframes == 0 and "nobody publishes /camera/camera_info" in early.message
     answer = client.query("a chair")
@@ -261,8 +172,8 @@ def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, recording
     assert "Traceback" not in node.log.read_text()
 
 
-def test_lifecycle_and_bad_inputs(processes, client):
-    node = processes.start("lerf_node", "sync.wait:=0.2", *TINY)
+def test_lifecycle_and_bad_inputs(processes, tiny, client):
+    node = processes.start("lerf_node", "sync.wait:=0.2", *tiny)
     assert client.state() == "unconfigured"
     answer = client.query("a chair")
     assert not answer.success and "ros2 lifecycle set /lerf configure" in answer.message
@@ -300,8 +211,8 @@ def test_lifecycle_and_bad_inputs(processes, client):
     assert interrupted(node) == 0, node.log.read_text()
 
 
-def test_an_encoder_that_does_not_exist_fails_configure_and_can_be_tried_again(processes, client):
-    node = processes.start("lerf_node", "encoder.model:=ViT-Z-99", *TINY)
+def test_an_encoder_that_does_not_exist_fails_configure_and_can_be_tried_again(processes, tiny, client):
+    node = processes.start("lerf_node", "encoder.model:=ViT-Z-99", *tiny)
     assert not client.change_state("configure")
     assert client.state() == "unconfigured"
     assert "ViT-Z-99" in node.log.read_text()
