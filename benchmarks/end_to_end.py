@@ -119,16 +119,23 @@ class Asked:
 
 
 class NodeProcess:
-    """The node `lerf` in a process of its own."""
+    """A node in a process of its own: `lerf`, or what another command starts."""
 
-    def __init__(self, parameters: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, parameters: Sequence[str], log: Path, command: Sequence[Path | str] = (), remapped: Sequence[str] = ()
+    ) -> None:
         self._log = log
+        command = command or [Path(get_package_prefix("lerf_ros")) / "lib/lerf_ros/lerf_node"]
         arguments = [argument for value in parameters for argument in ("-p", value)]
-        executable = Path(get_package_prefix("lerf_ros")) / "lib/lerf_ros/lerf_node"
+        arguments += [argument for rule in remapped for argument in ("-r", rule)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [executable, "--ros-args", *arguments], stdout=output, stderr=subprocess.STDOUT
+                [*command, "--ros-args", *arguments], stdout=output, stderr=subprocess.STDOUT
             )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def check(self) -> None:
         """

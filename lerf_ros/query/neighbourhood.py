@@ -71,7 +71,7 @@ def component(graph: Graph, seed: int, member: NDArray[np.bool_], first: int = 0
     return np.flatnonzero(_flooded(*graph, seed, member, first))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _flooded(
     starts: NDArray[np.int64], columns: NDArray[np.int64], seed: int, member: NDArray[np.bool_], first: int
 ) -> NDArray[np.bool_]:  # pragma: no cover - compiled
@@ -91,7 +91,7 @@ def _flooded(
     return reached
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _mutual(
     indices: NDArray[np.int64], near: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # pragma: no cover - compiled

@@ -50,14 +50,13 @@ class MapSetup:
         )
 
     def make(self) -> OnlineMapper:
-        """Loads the encoder, rehearses where that saves time later, makes the map. Takes seconds.
+        """Loads the encoder, rehearses, makes the map. Takes seconds.
 
         Raises:
             EncoderError, MapFileError, OSError: what cannot be loaded, and what to do.
         """
         encoder = load_encoder(self.encoder_model, self.encoder_pretrained, self.device)
-        if self.device.type == "cuda":
-            rehearse(self.config, encoder, self.device)
+        rehearse(self.config, encoder, self.device)
         online = OnlineMapper(self.config, encoder, self.device, self.seed)
         if self.path is not None:
             online.load(self.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import threading
 import time
@@ -172,6 +173,7 @@ class MapWorker:
             self._end(error)
             self._loaded.set_exception(error)
             return
+        _spare_the_collector()
         self._note(online)
         self._loaded.set_result(None)
         try:
@@ -279,6 +281,7 @@ class MapWorker:
         )
 
     def _end(self, error: Exception | None) -> None:
+        gc.unfreeze()  # the map and the encoder may go
         with self._wake:
             self.error = error
             self._stopping = True
@@ -288,6 +291,13 @@ class MapWorker:
 
     def _stopped(self) -> WorkerStopped:
         return WorkerStopped(f"the mapper stopped: {self.error}" if self.error else "the mapper is stopping")
+
+
+def _spare_the_collector() -> None:
+    """Takes all that there is by now, modules and the encoder above all, out of the garbage collector's sight: a full
+    collection walks over it for a quarter of a second, and holds up every thread meanwhile."""
+    gc.collect()
+    gc.freeze()
 
 
 def _resolve(future: Future[T], function: Callable[[], T]) -> None:

@@ -132,9 +132,8 @@ def test_memory_rows(run, frames):
     assert second.endswith("-       0       0  out of memory: no more")
 
 
-@pytest.mark.ros
-@pytest.mark.slow
-def test_end_to_end(run, monkeypatch):
+@pytest.fixture
+def node_options(monkeypatch):
     """The node runs in a process of its own, to which the small settings go as parameters."""
     pytest.importorskip("rclpy", reason="needs ROS 2")
     monkeypatch.setenv("ROS_DOMAIN_ID", "86")
@@ -142,9 +141,15 @@ def test_end_to_end(run, monkeypatch):
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(FOLDER.parent / "config" / "fastdds.xml"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     overrides = ",".join(f"'{name}={json.dumps(value)}'" for name, value in TINY.items())
-    small = ["--width", "160", "--frames", "10", "--questions", "1", "--quiet", "0.5", "--limit", "0", "--settle", "0"]
     parameters = [f"map.overrides:=[{overrides}]", "query.max_points:=500", "training.threads:=1"]
-    figures, table = run("end_to_end", *small, *(part for value in parameters for part in ("--parameter", value)))
+    return [part for value in parameters for part in ("--parameter", value)]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_end_to_end(run, node_options):
+    small = ["--width", "160", "--frames", "10", "--questions", "1", "--quiet", "0.5", "--limit", "0", "--settle", "0"]
+    figures, table = run("end_to_end", *small, *node_options)
     walk, *asked = figures["rows"]
     assert walk["published"] == 10 and 1 <= walk["keyframes"] <= walk["taken"] <= 10 - walk["dropped"]
     assert 0 <= walk["end_right"] <= walk["end_seen"] and walk["end_seen"] > 0
@@ -152,3 +157,23 @@ def test_end_to_end(run, monkeypatch):
     assert [row["questions"] for row in asked] == [1, 1]
     assert all(0 < row["p50_ms"] <= row["worst_ms"] and row["quiet_steps_per_s"] > 0 for row in asked)
     assert "right at the end of the walk" in table
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_soak(run, node_options):
+    small = ["--minutes", "0.1", "--width", "160", "--frames", "6", "--rate", "10", "--questions", "1", "--every", "1"]
+    figures, table = run("soak", *small, *node_options)
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert rows["callbacks watched"]["value"] > 0 < rows["keyframes"]["value"]
+    alive = next(row for name, row in rows.items() if name.startswith("messages alive"))
+    assert 0 < alive["value"] < alive["most"]
+    assert table.splitlines()[-1].startswith(("broken: ", "every bound held"))
+
+
+def test_a_broken_bound_of_a_soak(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    bound = importlib.import_module("soak").Bound
+    assert bound("told", 1e9, "").holds and bound("late", 100.0, "ms", most=100.0).holds
+    assert not bound("late", 100.1, "ms", most=100.0).holds and not bound("steps", 0, "", least=1).holds
