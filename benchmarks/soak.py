@@ -155,7 +155,13 @@ def soak(options: argparse.Namespace, room: Room, folder: Path) -> tuple[Watched
     libraries = Path(get_package_prefix("lerf_ros")) / "lib/lerf_ros"
     remapped = [f"~/{topic}:=/lerf/{topic}" for topic in TOPICS]
     camera_parameters = [f"source:={folder / 'room'}", f"rate:={options.rate}", "loop:=true"]
-    parameters = ["autostart:=true", f"device:={options.device}", f"preset:={options.preset}", *options.parameter]
+    parameters = [
+        "autostart:=true",
+        "training.idle_steps:=0",
+        f"device:={options.device}",
+        f"preset:={options.preset}",
+        *options.parameter,
+    ]
     node_command = [sys.executable, ROOT / "benchmarks/probed_node.py"]
     with Watcher(texts, options.every) as watcher:
         node = NodeProcess(parameters, folder / "node.log", node_command)

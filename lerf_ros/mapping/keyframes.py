@@ -125,6 +125,11 @@ class KeyframeStore:
         return bool(self._has_depth[: len(self)].all())
 
     @property
+    def steps_since_news(self) -> int:
+        """Training steps since a keyframe came."""
+        return self._step - max(self._born)
+
+    @property
     def newest_first(self) -> tuple[int, ...]:
         """Slots in use, from the newest keyframe to the oldest."""
         return tuple(self._age_order)

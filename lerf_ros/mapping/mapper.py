@@ -128,6 +128,11 @@ class Mapper:
         return self._trainer.steps if self._trainer is not None else 0
 
     @property
+    def steps_since_news(self) -> int:
+        """Training steps since there was something new to be learnt."""
+        return self.store.steps_since_news if self.store is not None else 0
+
+    @property
     def outside_share(self) -> float:
         return self._points_outside / max(self._points, 1)
 

@@ -95,9 +95,11 @@ class OnlineMapper:
         """Offers a frame to the map. Raises ValueError when it cannot belong to it (another image size)."""
         return self.mapper.add_frame(frame)
 
-    def advance(self) -> StepStats | None:
+    def advance(self, may_step: bool = True) -> StepStats | None:
         """One unit of work: a training step, or encoding (returns None). Before a keyframe there is none.
 
+        Args:
+            may_step: False: encoding only, if there is any to do.
         Raises:
             torch.OutOfMemoryError: even the smallest unit takes more memory than there is.
         """
@@ -109,20 +111,28 @@ class OnlineMapper:
             self._encoding_time = self._training_time = 0.0
         share = self._encoding_share(store, waiting)
         begun = time.monotonic()
-        if waiting is not None and self._encoding_time * (1 - share) <= self._training_time * share:
-            self._settle()  # queued training steps are not the encoder's time
+        urgent = not may_step or self._encoding_time * (1 - share) <= self._training_time * share
+        if waiting is not None and urgent:
+            self.settle()  # queued training steps are not the encoder's time
             self._training_time += time.monotonic() - begun
             begun = time.monotonic()
             if isinstance(waiting, _Crops):
                 self._at_once.run(partial(self._encode_crops, store, waiting))
             else:
                 self._encode_image(store, waiting)
-            self._settle()
+            self.settle()
             self._encoding_time += time.monotonic() - begun
+            return None
+        if not may_step:
             return None
         stats = self.mapper.step()
         self._training_time += time.monotonic() - begun
         return stats
+
+    def settle(self) -> None:
+        """Waits for the device, so that its time is booked where it belongs."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def surface(self, max_points: int, max_age: float = 0.0) -> MapSurface:
         """As `Mapper.surface`; a closer look at it asks close-ups of the keyframes, too."""
@@ -132,6 +142,12 @@ class OnlineMapper:
                 self._close_ups = CloseUps(config.close_up, store, self.encoder)
             return self.mapper.surface(max_points, self._close_ups, max_age)
         return self.mapper.surface(max_points, max_age=max_age)
+
+    @property
+    def encoding(self) -> bool:
+        """Whether anything waits to be encoded."""
+        store = self.mapper.store
+        return store is not None and self._next_to_encode(store) is not None
 
     @property
     def pyramid_progress(self) -> float:
@@ -229,8 +245,3 @@ class OnlineMapper:
         assert self._dense is not None
         features = self._dense.encode(store.colours(image.slot)[None], store.dense_grid)[0]
         store.write_dense(image.slot, image.generation, features)
-
-    def _settle(self) -> None:
-        """Waits for the device, so that its time is booked where it belongs."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)

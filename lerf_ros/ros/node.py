@@ -18,13 +18,13 @@ from std_msgs.msg import Header
 from lerf_ros.features.encoder import EncoderError
 from lerf_ros.ros.bridge import finished
 from lerf_ros.ros.conversions import header
-from lerf_ros.ros.declarations import ParameterError, Parameters
+from lerf_ros.ros.declarations import ParameterError, Parameters, Settings
 from lerf_ros.ros.drops import DropCounter
 from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.inputs import CameraInputs
 from lerf_ros.ros.map_services import MapServices, Refusal
 from lerf_ros.ros.map_setup import MapSetup
-from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS
+from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, LIMITS, training_limits
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.ros.status import Snapshot, StatusPublisher
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics
@@ -74,6 +74,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._settings = Parameters(self, LERF_PARAMETERS, lambda: self._state, LERF_CHECKS)
         for correction in self._settings.mistyped():
             self.get_logger().warning(correction)
+        self._settings.on_change([f"training.{name}" for name in LIMITS], self._limit_training)
         self._drops = DropCounter()
         self._device = ""
         self._error_logged = False
@@ -134,10 +135,15 @@ class LerfNode(LifecycleNodeMixin, Node):
             max_points=parameters["query.max_points"] or _MAX_POINTS[setup.device.type],
             max_age=parameters["query.max_age"],
             threads=parameters["training.threads"],
+            limits=training_limits(parameters),
         )
         self.get_logger().info(f"loading: {setup}")
         self._loading = self._worker.start()
         return self._loading
+
+    def _limit_training(self, settings: Settings) -> None:
+        if self._worker is not None:
+            self._worker.limit(training_limits(settings))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Succeeds when the encoder is loaded and the map built."""
@@ -262,6 +268,8 @@ class LerfNode(LifecycleNodeMixin, Node):
     def _progress(self) -> str:
         if self._inputs is None:
             return "answering; training.enabled is false"
+        if self._worker is not None and self._worker.idle:
+            return "idle: nothing new to be learnt"
         outside, without_depth = self._statistics.outside_share, self._health.frames_without_depth
         if outside > _OUTSIDE_SHARE:
             return f"mapping, but {outside:.0%} of what is measured lies outside the mapped volume: raise scene.radius"

@@ -16,6 +16,7 @@ from lerf_ros.query.options import QueryOptions
 from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
 from lerf_ros.ros.conversions import CameraMount
 from lerf_ros.ros.declarations import Parameter, ParameterError, Read, Settings
+from lerf_ros.ros.pace import Limits
 
 RELIABILITIES = ("best_effort", "reliable")
 _BASE_PRESET_BYTES = 20e9
@@ -140,6 +141,23 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("training.rays", 0, "rays a step; 0: the preset's", 0, 1_000_000),
     Parameter("training.threads", 0, "CPU threads of the mapper; 0: PyTorch's choice", 0, 1024),
+    Parameter("training.max_rate", 0.0, "training steps/s at most; 0: no limit", 0.0, 1e6, read=Read.ALWAYS),
+    Parameter(
+        "training.time_share",
+        1.0,
+        "of the time, at most, that training and encoding take; questions come on top",
+        0.01,
+        1.0,
+        read=Read.ALWAYS,
+    ),
+    Parameter(
+        "training.idle_steps",
+        10_000,
+        "training ends so many steps after the last new keyframe or correction, until there is another; 0: never",
+        0,
+        1_000_000_000,
+        read=Read.ALWAYS,
+    ),
     Parameter("training.seed", 0, "of all random numbers", 0, 2**31 - 1),
     Parameter("query.max_targets", 5, "targets of an answer when the request says 0", 1, 1000, read=Read.ALWAYS),
     Parameter(
@@ -168,6 +186,9 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("status.rate", 2.0, "Hz of ~/status", 0.1, 100.0, read=Read.ALWAYS),
 )
+
+
+LIMITS = ("max_rate", "time_share", "idle_steps")  # of training, below `training`
 
 
 def _map_can_be_made(parameters: Settings) -> None:
@@ -238,6 +259,11 @@ def query_options(parameters: Settings, max_targets: int, min_relevancy: float, 
         min_relevancy=float(threshold) if threshold >= 0 else None,
         canonical_phrases=tuple(str(phrase) for phrase in phrases) or None,
     )
+
+
+def training_limits(parameters: Settings) -> Limits:
+    """What training may take."""
+    return Limits(**{name: parameters[f"training.{name}"] for name in LIMITS})
 
 
 def qos_profile(parameters: Settings, name: str, latched: bool = False) -> QoSProfile:

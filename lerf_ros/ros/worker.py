@@ -19,6 +19,7 @@ from lerf_ros.mapping.frame import Frame
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import Answer, find_targets, prepare
 from lerf_ros.ros.drops import DropCounter, DropReason
+from lerf_ros.ros.pace import UNLIMITED, Limits, Pace
 
 if TYPE_CHECKING:  # the worker only calls it
     from lerf_ros.mapping.online import OnlineMapper
@@ -47,6 +48,8 @@ class WorkerStatistics:
     keyframes: int = 0
     keyframe_capacity: int = 0
     pyramid_progress: float = 0.0
+    encoding: bool = False  # something waits to be encoded
+    steps_since_news: int = 0  # a new keyframe or a correction
     outside_share: float = 0.0  # of what was measured, beyond the mapped volume
     prequential_psnr_db: float = float("nan")
     prequential_depth_error: float = float("nan")
@@ -64,7 +67,7 @@ class MapWorker:
 
     Frames go through a mailbox of one: a newer frame replaces an older one that was not taken yet, which is counted as
     overrun. Requests are answered between two units of work; questions that wait together are answered together.
-    Without work the thread sleeps.
+    Without work, or as long as the limits want it, the thread sleeps; whatever comes wakes it.
 
     Args:
         build: makes the map; runs in the worker's thread (loading a model takes seconds).
@@ -73,6 +76,7 @@ class MapWorker:
         max_points: surface points at which questions are answered.
         max_age: s, that they may be behind the map while it is trained.
         threads: CPU threads of PyTorch; 0 leaves its own choice.
+        limits: of training; see `limit`.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class MapWorker:
         max_points: int = 20_000,
         max_age: float = 0.0,
         threads: int = 0,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self.statistics = WorkerStatistics()
         self.error: Exception | None = None  # what ended the worker
@@ -91,6 +96,7 @@ class MapWorker:
         self._on_frame = on_frame
         self._max_points, self._max_age = max_points, max_age
         self._threads = threads
+        self._pace = Pace(limits)
         self._wake = threading.Condition()
         self._frame: Frame | None = None
         self._questions: list[_Question] = []
@@ -121,6 +127,18 @@ class MapWorker:
         with self._wake:
             self._running = False
             self._frame = None
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits, from now on."""
+        with self._wake:
+            self._pace.limits = limits
+            self._wake.notify()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing new to be learnt: everything is encoded, and was trained on for long enough."""
+        enough = self._pace.limits.idle_steps
+        return 0 < enough <= self.statistics.steps_since_news and not self.statistics.encoding
 
     def offer(self, frame: Frame) -> None:
         """Leaves a frame in the mailbox."""
@@ -187,14 +205,8 @@ class MapWorker:
     def _work(self, online: OnlineMapper) -> bool:
         """One round: waits for something to do and does it. False: stop."""
         with self._wake:
-            self._wake.wait_for(
-                lambda: (
-                    self._stopping
-                    or self._questions
-                    or self._requests
-                    or (self._running and (self._frame is not None or self.statistics.keyframes > 0))
-                )
-            )
+            while not self._called and (rest := self._rest()) != 0:
+                self._wake.wait(rest)
             if self._stopping:
                 return False
             questions, self._questions = self._questions, []
@@ -206,13 +218,36 @@ class MapWorker:
         self._answer(online, questions)
         if frame is not None:
             self._take(online, frame)
-        elif running and self.statistics.keyframes > 0:
-            self._read_loss(online.advance())
+            self._note(online)
+            self._on_frame()
+        if (
+            running and self._rest() == 0
+        ):  # also after a frame: those that come fast must not keep the map from learning
+            self._advance(online)
             self._keep_up(online)
         self._note(online)
-        if frame is not None:
-            self._on_frame()
         return True
+
+    @property
+    def _called(self) -> bool:
+        """Whether somebody else wants something."""
+        frame = self._running and self._frame is not None
+        return bool(self._stopping or self._questions or self._requests or frame)
+
+    def _rest(self) -> float | None:
+        """s until there is training or encoding to do; None: not before somebody calls."""
+        if not self._running or self.statistics.keyframes == 0 or self.idle:
+            return None
+        return self._pace.rest(time.monotonic(), self.statistics.encoding)
+
+    def _advance(self, online: OnlineMapper) -> None:
+        """One unit of work."""
+        began = time.monotonic()
+        step = online.advance(may_step=self._pace.may_step(began))
+        if self._pace.limits.time_share < 1:
+            online.settle()  # what is queued is the device's time, too
+        self._pace.note(began, time.monotonic(), stepped=step is not None)
+        self._read_loss(step)
 
     def _read_loss(self, step: StepStats | None) -> None:
         """Now and then: reading a number waits for the GPU."""
@@ -278,6 +313,8 @@ class MapWorker:
             keyframe_capacity=online.mapper.config.keyframe.capacity,
             outside_share=online.mapper.outside_share,
             pyramid_progress=online.pyramid_progress,
+            encoding=online.encoding,
+            steps_since_news=online.mapper.steps_since_news,
         )
 
     def _end(self, error: Exception | None) -> None:

@@ -170,3 +170,17 @@ def test_a_saved_map_comes_back_and_missing_crops_are_encoded(box, online, tmp_p
     online.encoder.name = "another"
     with pytest.raises(MapFileError, match="colours"):
         online.load(tmp_path / "map")
+
+
+def test_encoding_goes_on_where_steps_may_not(box, online):
+    assert not online.encoding and online.mapper.steps_since_news == 0
+    frames = box.walk(10)
+    online.ingest(frames[0])
+    while online.encoding:
+        assert online.advance(may_step=False) is None
+    assert online.pyramid_progress == 1.0 and online.mapper.steps == 0
+    assert online.advance(may_step=False) is None
+    for expected in (1, 2):
+        assert online.advance() is not None and online.mapper.steps_since_news == expected
+    online.ingest(frames[5])
+    assert online.encoding and online.mapper.steps_since_news == 0

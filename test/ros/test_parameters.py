@@ -15,6 +15,7 @@ from lerf_ros.mapping.config import PRESETS  # noqa: E402
 from lerf_ros.ros import parameters as p  # noqa: E402
 from lerf_ros.ros.camera_node import CAMERA_PARAMETERS  # noqa: E402
 from lerf_ros.ros.declarations import Parameters  # noqa: E402
+from lerf_ros.ros.pace import Limits  # noqa: E402
 
 pytestmark = pytest.mark.ros
 YAML = Path(__file__).parents[2] / "config" / "lerf.yaml"
@@ -221,3 +222,8 @@ def test_names_that_nothing_reads_are_named_with_the_nearest_that_exists(make_no
         "parameter keyframe.translaton does not exist and has no effect: did you mean keyframe.translation?"
     ]
     assert make_node(preset="cpu")[1].mistyped() == []
+
+
+def test_limits_of_training(make_node):
+    _, settings = make_node(training__max_rate=5.0, training__idle_steps=7)
+    assert p.training_limits(settings) == Limits(max_rate=5.0, time_share=1.0, idle_steps=7)

@@ -12,6 +12,7 @@ from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import Answer, QueryError
 from lerf_ros.ros import worker as w
 from lerf_ros.ros.drops import DropCounter, DropReason
+from lerf_ros.ros.pace import Limits
 
 TIMEOUT = 10.0
 
@@ -21,16 +22,20 @@ class FakeMap:
 
     encoder = None
     pyramid_progress = 0.5
+    encoding = False
 
     def __init__(self):
         config = SimpleNamespace(keyframe=SimpleNamespace(capacity=9))
-        self.mapper = SimpleNamespace(steps=0, keyframes=0, config=config, outside_share=0.0, surface_age=0.0)
+        self.mapper = SimpleNamespace(
+            steps=0, keyframes=0, config=config, outside_share=0.0, surface_age=0.0, steps_since_news=0
+        )
         self.frames = []
         self.threads = set()
         self.gate = threading.Event()
         self.gate.set()
         self.in_step = threading.Event()
         self.failure = None
+        self.settled = 0
 
     def surface(self, max_points, max_age=0.0):
         return max_points
@@ -41,15 +46,22 @@ class FakeMap:
             raise ValueError("the image has another size")
         self.frames.append(frame)
         self.mapper.keyframes += 1
+        self.mapper.steps_since_news = 0
         return SimpleNamespace(prequential=None)
 
-    def advance(self):
+    def settle(self):
+        self.settled += 1
+
+    def advance(self, may_step=True):
         self.threads.add(threading.current_thread())
         self.in_step.set()
         self.gate.wait(TIMEOUT)
         if self.failure is not None:
             raise self.failure
+        if not may_step:
+            return None
         self.mapper.steps += 1
+        self.mapper.steps_since_news += 1
         return SimpleNamespace(loss=0.25, skipped=3)
 
 
@@ -65,6 +77,7 @@ def rig(monkeypatch):
         return [Answer(text, (), 0.1) for text in texts]
 
     monkeypatch.setattr(w, "find_targets", find_targets)
+    monkeypatch.setattr(w.gc, "collect", lambda: None)  # takes a second where a whole test suite is loaded
     worker = w.MapWorker(lambda: fake, drops, on_frame=taken.release, max_points=7)
     worker.start().result(TIMEOUT)
     yield SimpleNamespace(worker=worker, fake=fake, drops=drops, asked=asked, taken=taken)
@@ -183,6 +196,73 @@ def test_what_goes_wrong_while_building_is_reported():
         worker.start().result(TIMEOUT)
     assert isinstance(worker.error, FileNotFoundError)
     assert worker.stop(TIMEOUT)
+
+
+SELDOM = Limits(max_rate=1e-4)  # a step every three hours
+
+
+def wait_until(rig, condition):
+    """Looks between two rounds of the worker."""
+    while not condition():
+        rig.worker.request(lambda online: None).result(TIMEOUT)
+
+
+def test_a_rest_is_ended_by_whatever_comes(rig):
+    rig.worker.limit(SELDOM)
+    rig.worker.resume()
+    rig.worker.offer("a")
+    assert rig.taken.acquire(timeout=TIMEOUT) and rig.fake.in_step.wait(TIMEOUT)
+    assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == 1
+    assert rig.worker.ask("mug", QueryOptions()).result(TIMEOUT).text == "mug"
+    rig.worker.offer("b")
+    assert rig.taken.acquire(timeout=TIMEOUT)
+    assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == 1
+    rig.fake.in_step.clear()
+    rig.worker.limit(Limits())
+    assert rig.fake.in_step.wait(TIMEOUT)
+
+
+def test_a_limited_share_counts_what_the_device_still_does(rig):
+    hold_in_step(rig)
+    rig.worker.limit(Limits(time_share=0.5))
+    rig.fake.gate.set()
+    rig.worker.request(lambda online: None).result(TIMEOUT)
+    assert rig.fake.settled > 0
+
+
+def test_training_ends_when_nothing_new_is_to_be_learnt_and_begins_again(rig):
+    rig.worker.limit(Limits(idle_steps=3))
+    rig.fake.encoding = True
+    hold_in_step(rig)
+    rig.fake.gate.set()
+    wait_until(rig, lambda: rig.worker.statistics.steps >= 5)  # there are crops to encode
+    assert not rig.worker.idle
+    rig.fake.encoding = False
+    wait_until(rig, lambda: rig.worker.idle)
+    steps = rig.fake.mapper.steps
+    for _ in range(3):
+        assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == steps
+    rig.worker.offer("b")
+    wait_until(rig, lambda: rig.worker.statistics.steps >= steps + 3 and rig.worker.idle)
+    assert rig.fake.mapper.steps == steps + 3
+
+
+def test_frames_that_come_faster_than_they_are_taken_leave_time_to_train(rig):
+    """Each is followed by a step, although the next one is there already."""
+    ingest = rig.fake.ingest
+
+    def ingest_and_offer(frame):
+        if len(rig.fake.frames) < 20:
+            rig.worker.offer(f"{frame}.")
+        return ingest(frame)
+
+    rig.fake.ingest = ingest_and_offer
+    rig.worker.resume()
+    rig.worker.offer("a")
+    for _ in range(20):
+        assert rig.taken.acquire(timeout=TIMEOUT)
+    frames, steps = rig.worker.request(lambda online: (len(online.frames), online.mapper.steps)).result(TIMEOUT)
+    assert steps >= frames - 1
 
 
 def test_while_questions_come_the_surface_is_kept_up(monkeypatch):
