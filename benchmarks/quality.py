@@ -19,8 +19,9 @@ _QUEUED = 20  # steps that may wait on the device: what is not done yet does not
 
 @dataclass(frozen=True)
 class Quality:
-    """Mean over the held-out views, rendered without depth: dB and m."""
+    """Of a kind of map: mean PSNR of the held-out views, rendered without depth, and median depth error."""
 
+    name: str
     steps: int
     seconds: float
     psnr_db: float
@@ -28,7 +29,7 @@ class Quality:
 
 
 def held_out_quality(
-    online: OnlineMapper, held_out: Sequence[Frame], steps: int, seconds: float, stride: int = 1
+    name: str, online: OnlineMapper, held_out: Sequence[Frame], steps: int, seconds: float, stride: int = 1
 ) -> list[Quality]:
     """Works, crops included, and judges the map after `steps` steps and after `seconds` of work (0: not), whichever
     comes first; rendering takes nothing from the time."""
@@ -44,7 +45,7 @@ def held_out_quality(
             synchronise(mapper.device)
             spent += time.monotonic() - resumed
             view = evaluate_views(lambda f: mapper.render(f.camera, f.T_world_camera, stride=stride), held_out, stride)
-            results.append(Quality(mapper.steps, spent, view.psnr, view.depth_error))
+            results.append(Quality(name, mapper.steps, spent, view.psnr, view.depth_error))
             after_steps, after_seconds = after_steps and not steps_due, after_seconds and not seconds_due
             resumed = time.monotonic()
     return results

@@ -153,14 +153,14 @@ def measure_rows(
     """Every kind of step; what a step spends where, with depth and without."""
     device, cuda = options.device, options.device.type == "cuda"
     fixed, bare = in_fixed_volume(preset, frames), without_depth(frames)
-    networks = fixed.override({"sampling.proposal": "networks"})
+    grid = fixed.override({"sampling.proposal": "grid"})
     mute = fixed.override({"replay.language": 0.0})
     rows, tables = [], []
     for name, config, used in (
         ("with depth", fixed, frames),
         ("with depth, without language", mute, frames),
         ("colours only", fixed, bare),
-        ("colours only, proposal networks", networks, bare),
+        ("colours only, density grid", grid, bare),
     ):
         online = build(config, used, encoder, device)
         rows.append(steps_row(name, online, machine, options.steps))
@@ -219,13 +219,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures += [*rows, arrival, *(figure for _, parts, kinds in tables for figure in (*parts, *kinds))]
         print_rows(rows, tables, arrival)
     if options.heldout:
-        online = keyframe_each(OnlineMapper(preset, encoder, device), frames)
         views = held_out_frames(options.heldout, options.data)
-        for quality in held_out_quality(online, views, options.psnr_steps, options.psnr_seconds):
-            figures.append(quality)
-            print(
-                f"held-out PSNR {quality.psnr_db:.2f} dB after {quality.steps} steps, {quality.seconds:.1f} s of work"
-            )
+        for name, used in (("with depth", frames), ("colours only", without_depth(frames))):
+            online = keyframe_each(OnlineMapper(in_fixed_volume(preset, frames), encoder, device), used)
+            for quality in held_out_quality(name, online, views, options.psnr_steps, options.psnr_seconds):
+                figures.append(quality)
+                print(
+                    f"{name}: held-out PSNR {quality.psnr_db:.2f} dB, depth error {quality.depth_error_m:.3f} m after "
+                    f"{quality.steps} steps, {quality.seconds:.1f} s of work"
+                )
     write_json(options.json, "train_step", origin, machine.bandwidth, figures)
 
 

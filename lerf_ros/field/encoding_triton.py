@@ -28,7 +28,9 @@ _PRIME_Y, _PRIME_Z = tl.constexpr(PRIMES[1]), tl.constexpr(PRIMES[2])
 # Per program. Each thread has one vector of up to 4 features; with more, Triton exchanges addresses through shared
 # memory. With one warp, Triton lays the two vertices of the backward pass beside each other in it.
 _FORWARD_WARPS, _BACKWARD_WARPS = 4, 1
-_RUN = 16  # points whose gradients are summed where they share a vertex
+# Points whose gradients are summed where they share a cell, times features. Longer runs add less often, but leave so
+# few programs to a level that more levels run together than the L2 cache holds.
+_RUN_FEATURES = 32
 
 
 @triton.jit
@@ -203,7 +205,8 @@ class _Encode(torch.autograd.Function):
         grad_table = ctx.kept
         if grad_table is None:
             grad_table = torch.zeros(int(layout.offsets[-1]) * layout.features, device=x_unit.device)
-        programs, options = _launch(len(x_unit), layout, _BACKWARD_WARPS, vertices=2, RUN=_RUN)
+        run = max(1, _RUN_FEATURES // triton.next_power_of_2(layout.features))
+        programs, options = _launch(len(x_unit), layout, _BACKWARD_WARPS, vertices=2, RUN=run)
         with torch.cuda.device_of(x_unit):
             if len(x_unit):
                 numbers = _on_device(layout, x_unit.device)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lerf_ros.field.encoding import HashGridConfig
 from lerf_ros.field.language import ScaleInput
 
-ProposalKind = Literal["grid", "networks"]
+ProposalKind = Literal["auto", "grid", "networks"]
 """Where rays without measured depth are sampled: ``grid``, a coarse density grid that follows the field; ``networks``,
 trained proposal networks (Nerfacto)."""
 
@@ -86,7 +86,7 @@ class SamplingConfig:
     surface_share: float = 0.5  # of a ray's samples that lie around its measured depth
     surface_band: float = 0.06  # m, half width of that band
     depth_free_share: float = 0.3  # of the rays are sampled without their depth, as in rendering
-    proposal: ProposalKind = "grid"
+    proposal: ProposalKind = "auto"  # a grid where the first keyframe has depth, networks where it has none
     explore: float = 0.5  # of a ray's samples is spread evenly in training, where no keyframe has depth: against fog
     proposal_resolution: int = 128  # cells per axis of the proposal grid
     proposal_bins: int = 128  # bins per ray in the proposal grid
@@ -125,6 +125,7 @@ class LossConfig:
     sight: float = 0.1  # free space before, and density at, the measured surface
     sight_sigma: float = 0.02  # m, thickness of a measured surface
     distortion: float = 0.002
+    near_field: float = 1.0  # m; gradients nearer than this are scaled down where no keyframe has depth: no floaters
     interlevel: float = 1.0  # trains proposal networks, and nothing else
     language: float = 0.1  # LERF's
     dino: float = 0.05  # of 1 for a head that knows only the mean feature; the language loss of one is about as large
@@ -329,6 +330,7 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "replay.language": 0.75,
     "sampling.rays": 1024,
     "sampling.samples": 12,
+    "sampling.proposal": "grid",  # of colours alone, too: networks ask 350 more points of each ray
     "sampling.proposal_resolution": 96,
     "sampling.proposal_bins": 48,
     "sampling.render_samples": 24,

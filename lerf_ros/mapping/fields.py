@@ -20,6 +20,7 @@ class MapFields(nn.Module):
     """The fields of one map.
 
     Args:
+        config: the proposal ``auto``, which the first keyframe decides, is a grid so far.
         embed_dim: D of the encoder; 0 for a map of colours and depth only.
         dense_dim: of the dense features that regularise language; 0 for none.
 
@@ -34,9 +35,9 @@ class MapFields(nn.Module):
         self.scene = config.scene
         self.radiance = RadianceField(radiance.grid, radiance.hidden, radiance.geometry_features)
         self.proposal = (
-            DensityGrid(config.sampling.proposal_resolution)
-            if config.sampling.proposal == "grid"
-            else _proposal_networks(config.proposal)
+            _proposal_networks(config.proposal)
+            if config.sampling.proposal == "networks"
+            else DensityGrid(config.sampling.proposal_resolution)
         )
         self._bins = (
             config.proposal.bins[0] if config.sampling.proposal == "networks" else config.sampling.proposal_bins

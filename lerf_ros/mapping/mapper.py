@@ -151,6 +151,7 @@ class Mapper:
             return KeyframeDecision(False, selection.reason)
         frame = selection.frame
         if self.bounds is None:
+            self._decide_proposal(frame)
             self._bound(first_bounds(self.config.scene, frame))
         quality = self._prequential(frame) if self.steps else None
         slot, generation = self.store.insert(frame)
@@ -257,6 +258,14 @@ class Mapper:
         self.bounds = bounds
         self._trainer = None  # its moments and its captured step make room for those of the next one
         self._trainer = Trainer(self.config, self.fields, self.store, bounds, self._rays)
+
+    def _decide_proposal(self, first: Frame) -> None:
+        """Colours alone need proposal networks, which learn what hides behind fog; depth needs no more than a grid."""
+        if self.config.sampling.proposal == "auto":
+            kind = "networks" if first.depth_z is None else "grid"
+            self.config = self.config.override({"sampling.proposal": kind})
+            if kind == "networks":
+                self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
 
     def _prequential(self, frame: Frame) -> Quality:
         rendering = self.render(frame.camera, frame.T_world_camera, stride=_PREQUENTIAL_STRIDE)

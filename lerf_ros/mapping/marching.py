@@ -12,7 +12,9 @@ from lerf_ros.field.radiance import RadianceField
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.render.composite import Composite, composite
+from lerf_ros.render.gradient_scaling import scaled_gradients
 from lerf_ros.render.rays import Rays
+from lerf_ros.render.sampling import midpoints
 from lerf_ros.render.volume import rendered_colour, weights_from_sigmas
 
 
@@ -42,11 +44,19 @@ def march(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> March:
 
 
 def march_measured(
-    radiance: RadianceField, rays: Rays, t_edges: Tensor, t_measured: Tensor, sight_sigma: float, far: float
+    radiance: RadianceField,
+    rays: Rays,
+    t_edges: Tensor,
+    t_measured: Tensor,
+    sight_sigma: float,
+    far: float,
+    near_field: float = 0.0,
 ) -> tuple[March, Composite]:
     """As `march`, for training: with errors per ray against t_measured (R,), see `render.composite`. The weights carry
-    no gradient."""
+    no gradient; those of samples nearer than near_field m are scaled, see `render.gradient_scaling`."""
     x_unit, sigmas, colours = _field_along(radiance, rays, t_edges)
+    if near_field > 0:
+        sigmas, colours = scaled_gradients(sigmas, colours, midpoints(t_edges), near_field)
     result = composite(sigmas, colours, t_edges, t_measured, sight_sigma, far)
     return March(rays, x_unit, t_edges, sigmas, result.weights, result.rgb), result
 

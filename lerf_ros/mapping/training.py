@@ -98,8 +98,9 @@ class Trainer:
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         t_edges, histograms = self._edges(batch, guided)
         weight, far = self._config.loss, self._config.scene.far
+        near_field = 0.0 if guided else weight.near_field  # depth clears the space before the camera by itself
         marched, errors = march_measured(
-            self._fields.radiance, batch.rays, t_edges, batch.t_measured, weight.sight_sigma, far
+            self._fields.radiance, batch.rays, t_edges, batch.t_measured, weight.sight_sigma, far, near_field
         )
         self._fields.update_proposal(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
 

@@ -37,6 +37,7 @@ TINY = MapperConfig().override(
         "language.samples": 4,
         "sampling.rays": 384,
         "sampling.samples": 10,
+        "sampling.proposal": "grid",
         "sampling.proposal_resolution": 48,
         "sampling.proposal_bins": 48,
         "sampling.render_samples": 20,

@@ -4,6 +4,7 @@ import torch
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.mapper import Mapper
+from lerf_ros.render.proposal import DensityGrid
 
 
 def trained(box, depth=True, steps=250):
@@ -48,14 +49,32 @@ def test_without_any_depth_colours_still_come_out(box):
     assert psnr > 18.0
 
 
+NETWORKS = {
+    "proposal.bins": [48, 24],
+    "proposal.max_resolutions": [32, 64],
+    "proposal.log2_table": 12,
+    "proposal.anneal_steps": 100,
+}
+
+
+@pytest.mark.parametrize("depth, kind", [(True, "grid"), (False, "networks")])
+def test_the_first_keyframe_decides_the_proposal_and_a_saved_map_keeps_it(box, tmp_path, depth, kind):
+    automatic = box.config.override({**NETWORKS, "sampling.proposal": "auto"})
+    mapper = Mapper(automatic, None, 0, "cpu", seed=0)
+    for f in box.walk(2, depth):
+        mapper.add_frame(f)
+    mapper.step()
+    assert isinstance(mapper.fields.proposal, DensityGrid) == (kind == "grid")
+    mapper.save(tmp_path)
+    other = Mapper(automatic, None, 0, "cpu", seed=1)
+    other.load(tmp_path)
+    other.step()
+    assert mapper.config.sampling.proposal == other.config.sampling.proposal == kind
+    assert automatic.sampling.proposal == "auto"  # for the next map
+
+
 def test_proposal_networks_find_the_scene_with_and_without_depth(box):
-    networks = {
-        "sampling.proposal": "networks",
-        "proposal.bins": [48, 24],
-        "proposal.max_resolutions": [32, 64],
-        "proposal.log2_table": 12,
-        "proposal.anneal_steps": 100,
-    }
+    networks = {**NETWORKS, "sampling.proposal": "networks"}
     for depth, least in ((True, 22.0), (False, 18.0)):  # 22 to 27 dB by seed
         mapper = Mapper(box.config.override(networks), box.camera, 0, "cpu", seed=0)
         for f in box.walk(10, depth):
