@@ -1,4 +1,4 @@
-"""Awaiting the worker inside rclpy's executor."""
+"""Awaiting the worker, and each other, inside rclpy's executor."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ async def finished(future: Future[T], executor: Executor) -> Future[T]:
     future.add_done_callback(done)
     await waited_for
     return future
+
+
+class Turn:
+    """What only one coroutine of an executor may do at a time; the others wait until it is theirs."""
+
+    def __init__(self) -> None:
+        self._over: Future[None] | None = None  # of the turn that is taken
+
+    async def take(self, executor: Executor) -> None:
+        while self._over is not None:
+            await finished(self._over, executor)
+        self._over = Future()
+
+    def give_back(self) -> None:
+        assert self._over is not None
+        over, self._over = self._over, None
+        over.set_result(None)

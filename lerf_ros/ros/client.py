@@ -21,12 +21,6 @@ from lerf_ros.srv import LoadMap, Query, SaveMap
 
 SERVICE_QOS = QoSProfile(depth=256)  # with the default depth of 10, most of 64 simultaneous questions were lost
 
-_TRANSITIONS = {
-    "configure": Transition.TRANSITION_CONFIGURE,
-    "activate": Transition.TRANSITION_ACTIVATE,
-    "deactivate": Transition.TRANSITION_DEACTIVATE,
-    "cleanup": Transition.TRANSITION_CLEANUP,
-}
 _SERVICES: dict[str, type] = {
     "query": Query,
     "save_map": SaveMap,
@@ -79,8 +73,8 @@ class LerfClient:
         self.close()
 
     def change_state(self, transition: str) -> bool:
-        """`configure`, `activate`, `deactivate` or `cleanup`; False when the node refuses."""
-        request = ChangeState.Request(transition=Transition(id=_TRANSITIONS[transition]))
+        """`configure`, `activate`, `deactivate`, `cleanup` or `shutdown`; False when the node refuses."""
+        request = ChangeState.Request(transition=Transition(label=transition))
         return bool(self._call("change_state", request).success)
 
     def state(self) -> str:

@@ -10,13 +10,14 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
 from std_msgs.msg import Header
 
 from lerf_ros.features.encoder import EncoderError
-from lerf_ros.ros.bridge import finished
+from lerf_ros.ros.bridge import Turn, finished
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.declarations import ParameterError, Parameters, Settings
 from lerf_ros.ros.drops import DropCounter
@@ -31,6 +32,12 @@ from lerf_ros.ros.worker import MapWorker, WorkerStatistics
 
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
 _MAX_POINTS = {"cpu": 40_000, "cuda": 50_000}  # surface points at which a question is answered
+_UNDERWAY = {"configure": "configuring", "cleanup": "cleaningup", "shutdown": "shuttingdown"}  # as ROS names them
+_SHUTDOWNS = (
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    Transition.TRANSITION_INACTIVE_SHUTDOWN,
+    Transition.TRANSITION_ACTIVE_SHUTDOWN,
+)
 _OUTSIDE_SHARE = 0.2  # of what is measured; more than that beyond the mapped volume is worth a word
 
 
@@ -67,6 +74,9 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._worker: MapWorker | None = None
         self._inputs: CameraInputs | None = None  # while active
         self._loading: Future[None] | None = None
+        self._turn = Turn()  # to change state
+        self._underway = ""  # state of a transition that the worker prepares
+        self._failure = ""  # why the last transition did not succeed
         Node.__init__(self, "lerf")
         # Reentrant: a coroutine that waits for the worker must not hold up the other callbacks.
         self._group = ReentrantCallbackGroup()
@@ -90,6 +100,8 @@ class LerfNode(LifecycleNodeMixin, Node):
             self._autostart_timer = self.create_timer(0.0, self._autostart, self._group, steady)  # type: ignore[arg-type]
 
     def destroy_node(self) -> None:
+        if self._loading is not None and not self._loading.done():
+            self._worker = None  # nothing is lost, and what it loads may take minutes: its thread ends with the process
         self._release()
         super().destroy_node()
 
@@ -98,28 +110,48 @@ class LerfNode(LifecycleNodeMixin, Node):
     async def _on_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response
     ) -> ChangeState.Response:
-        transition = request.transition
-        if transition.label == "configure" or transition.id == Transition.TRANSITION_CONFIGURE:
-            await self._load()
-        return self._change_state(request, response)
+        """One transition at a time. What takes long comes first, in the worker, while the executor goes on: rclpy's own
+        transition is synchronous, and then finds it done."""
+        executor = self.executor
+        assert executor is not None  # it runs this coroutine
+        await self._turn.take(executor)
+        try:
+            transition = _by_label(request.transition)
+            label = self._possible(transition)
+            self._underway = _UNDERWAY.get(label, "")
+            if label == "configure":
+                await self._load(executor)
+            elif label in ("cleanup", "shutdown") and self._worker is not None:
+                await finished(self._worker.finish(), executor)
+            self._underway = ""
+            return self._change_state(ChangeState.Request(transition=transition), response)
+        finally:
+            self._underway = ""
+            self._turn.give_back()
+
+    def _possible(self, transition: Transition) -> str:
+        """Label of a transition that the present state allows; empty: it does not, and rclpy will say so."""
+        for number, label, *_ in self._state_machine.available_transitions:
+            if label == transition.label or (number == transition.id and not transition.label):
+                return str(label)
+        return ""
 
     async def _autostart(self) -> None:
         self._autostart_timer.cancel()
-        await self._load()
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        for label in ("configure", "activate"):
+            request = ChangeState.Request(transition=Transition(label=label))
+            if not (await self._on_change_state(request, ChangeState.Response())).success:
+                return
 
-    async def _load(self) -> None:
+    async def _load(self, executor: Executor) -> None:
         """Builds the worker and waits, without blocking, until it has loaded (or failed to)."""
-        if self._state != "unconfigured":
-            return
+        self._failure = ""
         try:
-            loading = self._loading or self._start_worker()
+            loading = self._start_worker()
         except ParameterError as error:
-            self.get_logger().error(str(error))
+            self._fail("configured", error)
             return
-        assert self.executor is not None  # it runs this coroutine
-        await finished(loading, self.executor)  # on_configure looks at what came of it
+        await finished(loading, executor)  # on_configure looks at what came of it
 
     def _start_worker(self) -> Future[None]:
         """Raises ParameterError."""
@@ -151,22 +183,21 @@ class LerfNode(LifecycleNodeMixin, Node):
             return TransitionCallbackReturn.FAILURE
         error = self._loading.exception()
         if error is not None:
-            self.get_logger().error(f"cannot configure: {error}")
-            if not isinstance(error, (EncoderError, ValueError, OSError)):
-                self.get_logger().error("".join(traceback.format_exception(error)))
+            self._fail("configured", error)
             self._release()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribes and lets the worker run."""
+        """Subscribes and lets the worker run. ERROR when the worker has died."""
         if self._worker is None or self._worker.error is not None:
-            return TransitionCallbackReturn.FAILURE
+            return TransitionCallbackReturn.ERROR
+        self._failure = ""
         if self._settings["training.enabled"]:
             try:
                 self._inputs = CameraInputs(self, self._settings, self._drops, self._worker.offer, self._group)
-            except ParameterError as error:
-                self.get_logger().error(f"cannot activate: {error}")
+            except Exception as error:  # rclpy would turn it into ERROR without a word, and the map would be lost
+                self._fail("activated", error)
                 return TransitionCallbackReturn.FAILURE
             self._worker.resume()
         return TransitionCallbackReturn.SUCCESS
@@ -189,12 +220,22 @@ class LerfNode(LifecycleNodeMixin, Node):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured, so that configure may be tried again."""
+        if self._worker is not None and self._worker.error is not None:
+            self._failure = f"the mapper has failed ({self._worker.error})"
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
+    def _fail(self, what: str, error: BaseException) -> None:
+        """Says why the node could not be `what`; the status goes on saying it."""
+        self._failure = f"{self.get_name()} could not be {what}: {error}"
+        self.get_logger().error(self._failure)
+        if not isinstance(error, (EncoderError, ValueError, OSError)):  # nothing that a user can mend
+            self.get_logger().error("".join(traceback.format_exception(error)))
+
     @property
     def _state(self) -> str:
-        return self._state_machine.current_state[1]
+        """Of the lifecycle; while the worker prepares a transition, that which the transition leads through."""
+        return self._underway or str(self._state_machine.current_state[1])
 
     @property
     def _statistics(self) -> WorkerStatistics:
@@ -229,17 +270,23 @@ class LerfNode(LifecycleNodeMixin, Node):
 
     def _refusal(self) -> str:
         """Why nothing can be answered at present; empty when it can."""
+        state, name = self._state, self.get_fully_qualified_name()
         if self._worker is not None and self._worker.error is not None:
-            return f"the mapper has failed ({self._worker.error}): deactivate, then configure again"
-        if self._state == "active":
+            step = "deactivate" if state == "active" else "cleanup"
+            return f"the mapper has failed ({self._worker.error}): ros2 lifecycle set {name} {step}, then configure"
+        if state == "active":
             return ""
-        name = self.get_fully_qualified_name()
-        steps = "configure, then activate" if self._state == "unconfigured" else "activate"
-        return f"{self.get_name()} is {self._state}: ros2 lifecycle set {name} {steps}"
+        if state in ("unconfigured", "inactive"):
+            steps = "configure, then activate" if state == "unconfigured" else "activate"
+            said = self._failure or f"{self.get_name()} is {state}"
+            return f"{said}: ros2 lifecycle set {name} {steps}"
+        if state == "finalized":
+            return f"{self.get_name()} has been shut down: start it anew"
+        return f"{self.get_name()} is {state}: wait"
 
     def _snapshot(self) -> Snapshot:
         error = self._worker.error if self._worker is not None else None
-        if error is not None and self._state == "active" and not self._error_logged:
+        if error is not None and self._state in ("inactive", "active") and not self._error_logged:
             self._error_logged = True
             self.get_logger().error("the mapper has failed:\n" + "".join(traceback.format_exception(error)))
         return Snapshot(
@@ -277,6 +324,11 @@ class LerfNode(LifecycleNodeMixin, Node):
 
     def _now(self) -> Header:
         return header(self.get_clock().now().nanoseconds, self._settings["map.frame"])
+
+
+def _by_label(transition: Transition) -> Transition:
+    """A shutdown is asked for from one state; while it waits for its turn, the node may come to another one."""
+    return Transition(label="shutdown") if transition.id in _SHUTDOWNS and not transition.label else transition
 
 
 def main() -> int:

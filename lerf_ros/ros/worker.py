@@ -107,6 +107,7 @@ class MapWorker:
         self._asked, self._asked_with = -math.inf, QueryOptions()
         self._kept_up, self._upkeep_seconds = -math.inf, 0.0
         self._loaded: Future[None] = Future()
+        self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="lerf_worker", daemon=True)
 
     # -- for the other threads -----------------------------------------------------------------------------------------
@@ -158,15 +159,21 @@ class MapWorker:
         future: Future[T] = Future()
         return self._enqueue(lambda: self._requests.append((function, future)), future)
 
+    def finish(self) -> Future[None]:
+        """Asks the thread to end after the present unit of work; waiting requests fail with `WorkerStopped`. The future
+        is done when that has happened."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        return self._ended
+
     def stop(self, timeout: float) -> bool:
-        """Ends the thread after the present unit of work; waiting requests fail with `WorkerStopped`.
+        """As `finish`, and waits.
 
         Returns:
             Whether it has ended.
         """
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        self.finish()
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -325,6 +332,7 @@ class MapWorker:
             waiting = [question.future for question in self._questions] + [future for _, future in self._requests]
         for future in waiting:
             future.set_exception(self._stopped())
+        self._ended.set_result(None)
 
     def _stopped(self) -> WorkerStopped:
         return WorkerStopped(f"the mapper stopped: {self.error}" if self.error else "the mapper is stopping")

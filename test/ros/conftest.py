@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,13 +37,17 @@ class Processes:
         self.folder = folder
         self.started: list[subprocess.Popen] = []
 
-    def start(self, executable: str, *parameters: str, remap: bool = False) -> subprocess.Popen:
-        """One of this package; `remap`: its topics are those of the camera node."""
+    def start(
+        self, executable: str, *parameters: str, remap: bool = False, remapped: Sequence[str] = ()
+    ) -> subprocess.Popen:
+        """One of this package; `remap`: its topics are those of the camera node; `remapped`: other names, "a:=b"."""
         arguments = [sys.executable, str(SCRIPTS / executable), "--ros-args"]
         for parameter in parameters:
             arguments += ["-p", parameter]
         for topic in TOPICS if remap else ():
             arguments += ["-r", f"~/{topic}:=/camera/{topic}"]
+        for rule in remapped:
+            arguments += ["-r", rule]
         return self.run(executable, arguments)
 
     def run(self, name: str, command: Sequence[str]) -> subprocess.Popen:
@@ -109,3 +114,66 @@ def recording(tmp_path_factory) -> Path:
         pose[0, 3] = 0.2 * i
         np.savetxt(folder / f"frame-{i:06d}.pose.txt", pose)
     return folder
+
+
+class RunningLerf:
+    """A node `lerf` in a thread of the test's process, to look into, and a client of it."""
+
+    def __init__(self, *parameters: str, timeout: float = 90.0) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        from lerf_ros.ros.client import LerfClient
+        from lerf_ros.ros.node import LerfNode
+
+        arguments = [word for parameter in parameters for word in ("-p", parameter)]
+        rclpy.init(args=["--ros-args", *arguments], signal_handler_options=SignalHandlerOptions.NO)
+        self.node, self._executor = LerfNode(), SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._spinning = threading.Thread(target=self._executor.spin)
+        self._spinning.start()
+        self.client = LerfClient(timeout=timeout)
+
+    def kill_worker(self) -> None:
+        """As running out of memory would."""
+
+        def fail(online):
+            raise RuntimeError("out of memory")
+
+        self.node._worker._note = fail
+        self.node._worker.request(lambda online: None)  # wakes it
+
+    def end(self) -> None:
+        import rclpy
+
+        self.client.close()
+        self._executor.shutdown()
+        self._spinning.join()
+        self.node.destroy_node()
+        rclpy.shutdown()
+
+
+@pytest.fixture
+def lerf(domain, tiny) -> Iterator[RunningLerf]:
+    lerf = RunningLerf(*tiny)
+    yield lerf
+    lerf.end()
+
+
+@pytest.fixture(scope="session")
+def set_parameters():
+    """(client, name=value, with __ for a dot) -> the reason why the node refuses these changes together, or ""."""
+    from rcl_interfaces.srv import SetParametersAtomically
+    from rclpy.parameter import Parameter
+
+    def changed(client, **values) -> str:
+        setter = client._node.create_client(SetParametersAtomically, f"{client.name}/set_parameters_atomically")
+        assert setter.wait_for_service(client.timeout)
+        changes = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
+        request = SetParametersAtomically.Request(parameters=[change.to_parameter_msg() for change in changes])
+        future = setter.call_async(request)
+        client._executor.spin_until_future_complete(future, client.timeout)
+        return future.result().result.reason
+
+    return changed
