@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,13 +43,16 @@ class Camera:
             raise ValueError(f"the image must have at least one pixel, got {self.width} x {self.height}")
 
     def scaled(self, factor: float) -> Camera:
-        """The camera of the same view resized by ``factor``; the size is rounded to whole pixels.
+        """The camera of the same view resized by ``factor``; the size is rounded to whole pixels."""
+        if not factor > 0.0:
+            raise ValueError(f"the scale factor must be positive, got {factor}")
+        return self.resized(max(1, round(self.width * factor)), max(1, round(self.height * factor)))
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The camera of the same view in an image of another size.
 
         Pixel *edges* scale, centres sit half a pixel inside them: ``cx' = (cx + 0.5) s - 0.5``.
         """
-        if not factor > 0.0:
-            raise ValueError(f"the scale factor must be positive, got {factor}")
-        width, height = max(1, round(self.width * factor)), max(1, round(self.height * factor))
         sx, sy = width / self.width, height / self.height
         return Camera(
             fx=self.fx * sx,
@@ -59,6 +62,10 @@ class Camera:
             width=width,
             height=height,
         )
+
+    def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
+        """The camera of a window of the image, whose top-left pixel is (left, top)."""
+        return replace(self, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
 
     def matrix(self) -> Tensor:
         """Intrinsic matrix K, (3, 3) float64."""

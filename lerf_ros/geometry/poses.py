@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 Pose = NDArray[np.float64]
 
@@ -126,3 +127,13 @@ def to_optical(T_world_child: ArrayLike, axes: str) -> Pose:
     if axes == "body":
         return pose @ T_optical_from_body().T
     raise ValueError(f"unknown camera axes {axes!r}: use one of {', '.join(AXES)}")
+
+
+def interpolated(T_before: ArrayLike, T_after: ArrayLike, share: float) -> Pose:
+    """The pose a share in [0, 1] of the way between two: linear in position, constant angular velocity in rotation."""
+    before, after = check_pose(T_before), check_pose(T_after)
+    turn = Rotation.from_matrix(before[:3, :3].T @ after[:3, :3]).as_rotvec()
+    pose = np.eye(4)
+    pose[:3, :3] = before[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+    pose[:3, 3] = (1.0 - share) * before[:3, 3] + share * after[:3, 3]
+    return pose

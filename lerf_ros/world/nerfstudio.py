@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.lens import Lens, Rectification
 from lerf_ros.geometry.poses import Pose, check_pose
 from lerf_ros.mapping.frame import Frame
-from lerf_ros.world.lens import Lens, undistorted
+from lerf_ros.world.lens import colmap_lens
 from lerf_ros.world.recordings import RecordingError
 
 TRANSFORMS = "transforms.json"
@@ -39,7 +40,7 @@ class NerfstudioFolder:
     """A folder with a `transforms.json` (or the path of such a file) as a `FrameSource`.
 
     Read are intrinsics for all frames or per frame (`fl_x`, `fl_y`, `cx`, `cy`, `w`, `h`, or `camera_angle_x` alone),
-    `camera_model` and its distortion (see `Lens`), and per frame `file_path` (with or without ending),
+    `camera_model` and its distortion (see `colmap_lens`), and per frame `file_path` (with or without ending),
     `transform_matrix` (camera to world, OpenGL camera axes) and `depth_file_path` (16- or 32-bit picture in
     thousandths, 0: not measured; or `.npy` in whole units), depth along the optical axis. Frames come in the natural
     order of their paths; those without a picture on disk are left out and counted in `skipped`. Transparent pixels
@@ -95,7 +96,7 @@ class NerfstudioFolder:
         if len({lens.size for lens in self._lenses}) > 1:
             raise RecordingError(f"{self._file}: its pictures have several sizes; a map needs one")
         self.distorted = any(lens.distorted for lens in self._lenses)
-        self._cameras = [lens.pinhole(MAX_PX) for lens in self._lenses]
+        self._cameras = [_no_larger(lens.pinhole()) for lens in self._lenses]
         self.camera = self._cameras[0]
 
         self._T_scene_opengl = [self._pose(f) for f in self._frames]
@@ -127,11 +128,16 @@ class NerfstudioFolder:
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.name} has {len(self)} frames, there is no frame {i}")
         i %= len(self)
-        lens, camera = self._lenses[i], self._cameras[i]
-        image = undistorted(self._checked(read_picture(self._pictures[i]), i), lens, camera, cv2.INTER_LINEAR)
+        camera, rectification = self._cameras[i], Rectification(self._lenses[i])
+        image = rectification.colour(self._checked(read_picture(self._pictures[i]), i))
         depth_z = self._read_depth(i)
         if depth_z is not None:
-            depth_z = undistorted(depth_z, lens, camera, cv2.INTER_NEAREST)
+            depth_z = rectification.depth(depth_z)
+        if camera != rectification.camera:
+            size = camera.width, camera.height
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            if depth_z is not None:
+                depth_z = np.asarray(cv2.resize(depth_z, size, interpolation=cv2.INTER_NEAREST_EXACT), np.float32)
         return Frame(round(i * 1e9 / RATE_HZ), image, depth_z, camera, self.to_world(self._T_scene_opengl[i]))
 
     def to_world(self, T_scene_opengl: NDArray[np.float64]) -> Pose:
@@ -165,7 +171,6 @@ class NerfstudioFolder:
             depth_z = raw * np.float32(DEPTH_UNIT)
         if depth_z.ndim != 2:
             raise RecordingError(f"{path} must hold one channel, it has the shape {depth_z.shape}")
-        depth_z = cv2.resize(depth_z, self._lenses[i].size, interpolation=cv2.INTER_NEAREST)
         return np.where(depth_z > 0, depth_z * np.float32(self.world_scale), np.float32(np.nan))
 
     def _picture(self, name: str) -> Path | None:
@@ -202,7 +207,7 @@ class NerfstudioFolder:
         k = dict(zip(names, numbers, strict=True))
         try:
             camera = Camera(fx, fy, cx - PIXEL_CENTRE, cy - PIXEL_CENTRE, width, height)
-            return Lens(str(self._meta.get("camera_model", "OPENCV")), camera, **k)
+            return colmap_lens(str(self._meta.get("camera_model", "OPENCV")), camera, **k)
         except ValueError as error:
             raise RecordingError(f"{self._file}: {error}") from error
 
@@ -250,6 +255,11 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         alpha = picture[..., 3:] / 255.0
         picture = np.round(picture[..., :3] * alpha + 255.0 * (1.0 - alpha))
     return np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
+
+
+def _no_larger(camera: Camera) -> Camera:
+    longest = max(camera.width, camera.height)
+    return camera if longest <= MAX_PX else camera.scaled(MAX_PX / longest)
 
 
 def _rotation_to_z(up: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -61,3 +61,12 @@ def test_bad_intrinsics_are_refused(change, message):
     values = {"fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0, "width": 640, "height": 480}
     with pytest.raises(ValueError, match=message):
         Camera(**(values | change))
+
+
+def test_cropped_camera_sees_the_window():
+    window = CAMERA.cropped(100, 40, 320, 200)
+    points = torch.from_numpy(np.random.default_rng(2).uniform([-1, -1, 1], [1, 1, 4], (20, 3)))
+    whole, _ = project(points, CAMERA)
+    uv, _ = project(points, window)
+    torch.testing.assert_close(uv, whole - torch.tensor([100.0, 40.0]).double())
+    assert (window.width, window.height) == (320, 200)

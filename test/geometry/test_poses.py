@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from lerf_ros.geometry.poses import (
     T_optical_from_body,
     check_pose,
+    interpolated,
     pose_from_quaternion,
     quaternion_from_pose,
     rotation_angle,
@@ -86,3 +87,14 @@ def test_bad_quaternions_and_axes_are_refused():
         pose_from_quaternion([0, np.nan, 0], [0, 0, 0, 1])
     with pytest.raises(ValueError, match="optical, body"):
         to_optical(np.eye(4), "opengl")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_interpolation_agrees_with_scipys_slerp(share):
+    rng = np.random.default_rng(5)
+    ends = Rotation.random(2, random_state=5)
+    poses = np.tile(np.eye(4), (2, 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = ends.as_matrix(), rng.normal(size=(2, 3))
+    between = interpolated(*poses, share)
+    np.testing.assert_allclose(between[:3, :3], Slerp([0, 1], ends)(share).as_matrix(), atol=1e-12)
+    np.testing.assert_allclose(between[:3, 3], (1 - share) * poses[0, :3, 3] + share * poses[1, :3, 3])
