@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from lerf_ros.geometry.camera import Camera
@@ -50,6 +51,25 @@ class Frame:
         if self.depth_z is not None:
             object.__setattr__(self, "depth_z", _checked_depth(self.depth_z, height, width))
         object.__setattr__(self, "T_world_camera", check_pose(self.T_world_camera))
+
+    def fitted(self, width: int, height: int) -> Frame:
+        """The same view as an image of width x height pixels: cropped to that aspect around the middle, then resized.
+        The intrinsics follow; depth takes the nearest pixel."""
+        camera = self.camera
+        if (camera.width, camera.height) == (width, height):
+            return self
+        crop_width = min(camera.width, max(1, round(camera.height * width / height)))
+        crop_height = min(camera.height, max(1, round(camera.width * height / width)))
+        left, top = (camera.width - crop_width) // 2, (camera.height - crop_height) // 2
+        window = slice(top, top + crop_height), slice(left, left + crop_width)
+        smoothly = cv2.INTER_AREA if crop_width > width else cv2.INTER_LINEAR
+        image = cv2.resize(np.ascontiguousarray(self.image[window]), (width, height), interpolation=smoothly)
+        depth_z = self.depth_z
+        if depth_z is not None:
+            cut = np.ascontiguousarray(depth_z[window])
+            depth_z = cv2.resize(cut, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        fitted = camera.cropped(left, top, crop_width, crop_height).resized(width, height)
+        return Frame(self.stamp_ns, image, depth_z, fitted, self.T_world_camera)
 
 
 def _checked_depth(depth_z: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -156,17 +156,8 @@ class KeyframeStore:
         points, _ = self.lifted(slots, step * torch.stack([u, v], dim=-1))
         return np.concatenate([points.cpu().numpy(), self.host_poses[:, :3, 3]])
 
-    def check_size(self, frame: Frame) -> None:
-        """Raises ValueError when the frame's image size is not the store's."""
-        if (frame.camera.width, frame.camera.height) != (self.camera.width, self.camera.height):
-            raise ValueError(
-                f"this map was begun with {self.camera.width}x{self.camera.height} images and cannot take "
-                f"{frame.camera.width}x{frame.camera.height}: keep the camera's resolution, or reset the map"
-            )
-
     def insert(self, frame: Frame) -> tuple[int, int]:
-        """Takes a keyframe; returns its (slot, generation). Raises ValueError for another image size."""
-        self.check_size(frame)
+        """Takes a keyframe of the store's image size (`Frame.fitted`); returns its (slot, generation)."""
         slot = len(self) if len(self) < self.config.capacity else self._most_redundant()
         camera = frame.camera
         self.images[slot].copy_(torch.from_numpy(np.ascontiguousarray(frame.image)))

@@ -137,15 +137,12 @@ class Mapper:
         return self._points_outside / max(self._points, 1)
 
     def add_frame(self, frame: Frame) -> KeyframeDecision:
-        """Offers the next frame of the stream.
-
-        Raises:
-            ValueError: the image size differs from the map's.
-        """
+        """Offers the next frame of the stream. The first one fixes the image size of the map; later ones of another
+        size are fitted to it."""
         if self.store is None:
             self._reserve(frame.camera)
         assert self.store is not None
-        self.store.check_size(frame)
+        frame = frame.fitted(self.store.camera.width, self.store.camera.height)
         selection = self._selector.offer(frame, self.store.host_poses, self.store.seen)
         if selection.frame is None:
             return KeyframeDecision(False, selection.reason)

@@ -92,7 +92,7 @@ class OnlineMapper:
         self._at_once = Shrinking("pyramid.batch", self.mapper.config.pyramid.batch)
 
     def ingest(self, frame: Frame) -> KeyframeDecision:
-        """Offers a frame to the map. Raises ValueError when it cannot belong to it (another image size)."""
+        """Offers a frame to the map."""
         return self.mapper.add_frame(frame)
 
     def advance(self, may_step: bool = True) -> StepStats | None:

@@ -114,6 +114,7 @@ def box():
     """The scene and a configuration that learns it in seconds."""
     return SimpleNamespace(
         camera=CAMERA,
+        half=HALF,
         config=TINY,
         pose=pose,
         colour=colour,
