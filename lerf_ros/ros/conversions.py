@@ -5,44 +5,27 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import ArrayLike, NDArray
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.lens import Lens
 from lerf_ros.geometry.poses import Pose, pose_from_quaternion, quaternion_from_pose, to_optical
+from lerf_ros.ros.encodings import (
+    SATURATED_MM,
+    ConversionError,
+    metres_from_compressed,
+    metres_from_raw,
+    rgb_from_compressed,
+    rgb_from_raw,
+)
 
-# encoding: (dtype, channels, OpenCV's conversion to RGB). OpenCV names a Bayer pattern by its second row.
-_COLOUR_ENCODINGS: dict[str, tuple[type, int, int | None]] = {
-    "rgb8": (np.uint8, 3, None),
-    "bgr8": (np.uint8, 3, cv2.COLOR_BGR2RGB),
-    "rgba8": (np.uint8, 4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (np.uint8, 4, cv2.COLOR_BGRA2RGB),
-    "mono8": (np.uint8, 1, cv2.COLOR_GRAY2RGB),
-    "mono16": (np.uint16, 1, cv2.COLOR_GRAY2RGB),
-    "rgb16": (np.uint16, 3, None),
-    "bgr16": (np.uint16, 3, cv2.COLOR_BGR2RGB),
-    "bayer_rggb8": (np.uint8, 1, cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr8": (np.uint8, 1, cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg8": (np.uint8, 1, cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg8": (np.uint8, 1, cv2.COLOR_BayerGB2RGB),
-    "yuv422": (np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
-    "uyvy": (np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": (np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
-    "yuyv": (np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
-}
-_DEPTH_ENCODINGS: dict[str, type] = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
-_SATURATED_MM = 65535  # a full 16-bit counter is no measurement
-_DISTORTION_TOLERANCE = 1e-9
-
-
-class ConversionError(ValueError):
-    """A message cannot be used; the text says why and what to do."""
+_PERSPECTIVE_MODELS, _FISHEYE_MODELS = ("plumb_bob", "rational_polynomial"), ("equidistant",)
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -56,74 +39,73 @@ def header(stamp_ns: int, frame_id: str) -> Header:
     return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=str(frame_id))
 
 
-def rgb_from_image(message: Image) -> NDArray[np.uint8]:
-    """Colour image -> (H, W, 3) uint8 RGB; without a copy where the encoding is rgb8 and rows are not padded.
+def rgb_from_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
+    """Colour image -> (H, W, 3) uint8 RGB.
 
     Raises:
-        ConversionError: unknown encoding, empty image, or fewer bytes than the size needs.
+        ConversionError: see `encodings.rgb_from_raw` and `rgb_from_compressed`.
     """
-    if message.encoding not in _COLOUR_ENCODINGS:
-        raise ConversionError(
-            f"image encoding '{message.encoding}' is not supported; supported: {', '.join(_COLOUR_ENCODINGS)}"
-        )
-    dtype, channels, conversion = _COLOUR_ENCODINGS[message.encoding]
-    pixels = _pixels(message, dtype, channels, "image")
-    if dtype is np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    return np.ascontiguousarray(pixels if conversion is None else cv2.cvtColor(pixels, conversion))
+    if isinstance(message, CompressedImage):
+        return rgb_from_compressed(message.data, message.format)
+    return rgb_from_raw(message)
 
 
-def metres_from_depth(message: Image) -> NDArray[np.float32]:
+def metres_from_depth(message: Image | CompressedImage) -> NDArray[np.float32]:
     """Depth image -> (H, W) float32 metres along the optical axis, NaN where nothing was measured.
 
-    REP 118: 32FC1 holds metres, where NaN, +inf (nothing in range) and -inf (too close) are no measurements; 16UC1
-    holds millimetres, where 0 is none.
-
     Raises:
-        ConversionError: unknown encoding, empty image, or fewer bytes than the size needs.
+        ConversionError: see `encodings.metres_from_raw` and `metres_from_compressed`.
     """
-    if message.encoding not in _DEPTH_ENCODINGS:
-        raise ConversionError(
-            f"depth encoding '{message.encoding}' is not supported; supported: {', '.join(_DEPTH_ENCODINGS)} "
-            "(16 bit: millimetres, 32 bit: metres; REP 118)"
-        )
-    raw = _pixels(message, _DEPTH_ENCODINGS[message.encoding], 1, "depth image")
-    if raw.dtype == np.uint16:
-        return np.where((raw > 0) & (raw < _SATURATED_MM), raw * np.float32(1e-3), np.float32(np.nan))
-    return np.where(np.isfinite(raw) & (raw > 0), raw, np.float32(np.nan))
+    if isinstance(message, CompressedImage):
+        return metres_from_compressed(message.data, message.format)
+    return metres_from_raw(message)
 
 
-def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
-    """CameraInfo -> pinhole camera.
+def lens_from_info(message: CameraInfo, rectified: bool = False) -> Lens:
+    """CameraInfo -> the lens of the image that it comes with.
 
     CameraInfo describes the raw image by K and D and the rectified one by P, and does not say which of the two it
-    accompanies.
+    accompanies. All are those of the full sensor: a region of interest moves the principal point, binning by n puts n
+    pixels into one, whose centre is the middle of theirs: ``cx' = (cx - x_offset + 0.5) / n - 0.5``.
 
     Args:
-        rectified: the image has been through rectification (image_proc): use P. Otherwise use K, and D must be zero.
+        rectified: the image has been through rectification (image_proc): use P. Otherwise use K and D.
 
     Raises:
-        ConversionError: uncalibrated (zero focal length), distorted, empty, or binned or cropped by the driver.
+        ConversionError: uncalibrated (zero focal length), empty, or an unknown distortion model.
     """
-    if message.binning_x > 1 or message.binning_y > 1 or message.roi.width not in (0, message.width):
-        raise ConversionError(
-            "CameraInfo with binning or a region of interest is not supported: publish the full image"
-        )
-    if not rectified and np.abs(np.asarray(message.d, dtype=np.float64)).max(initial=0.0) > _DISTORTION_TOLERANCE:
-        raise ConversionError(
-            f"the image is distorted (CameraInfo.d = {[round(float(d), 6) for d in message.d]}): "
-            "rectify first (image_proc), map the rectified image and set image.rectified: true"
-        )
     fx, cx, fy, cy = (message.p[i] for i in (0, 2, 5, 6)) if rectified else (message.k[i] for i in (0, 2, 4, 5))
     if not (fx > 0 and fy > 0):
         raise ConversionError(
             f"the camera is uncalibrated (CameraInfo.{'p' if rectified else 'k'} has fx = {fx}, fy = {fy}): "
             "calibrate it (camera_calibration) or let the driver publish its factory calibration"
         )
+    roi, binning_x, binning_y = message.roi, max(1, int(message.binning_x)), max(1, int(message.binning_y))
+    columns = (int(roi.width) or int(message.width)) // binning_x
+    rows = (int(roi.height) or int(message.height)) // binning_y
+    distortion, fisheye = ((), False) if rectified else _distortion(message)
     try:
-        return Camera(float(fx), float(fy), float(cx), float(cy), int(message.width), int(message.height))
+        full = Camera(float(fx), float(fy), float(cx), float(cy), int(message.width), int(message.height))
+        window = full.cropped(int(roi.x_offset), int(roi.y_offset), columns * binning_x, rows * binning_y)
+        return Lens(window.resized(columns, rows), distortion, fisheye)
     except ValueError as error:
         raise ConversionError(f"CameraInfo: {error}") from error
+
+
+def _distortion(message: CameraInfo) -> tuple[tuple[float, ...], bool]:
+    """(coefficients in OpenCV's order, whether they are a fisheye's) of D."""
+    model, coefficients = message.distortion_model, tuple(float(value) for value in message.d)
+    if model in _FISHEYE_MODELS:
+        return coefficients, True
+    if not any(coefficients):
+        return (), False
+    if model not in _PERSPECTIVE_MODELS:
+        known = ", ".join(_PERSPECTIVE_MODELS + _FISHEYE_MODELS)
+        raise ConversionError(
+            f"CameraInfo.distortion_model '{model}' is not supported, only {known}: "
+            "rectify (image_proc), map the rectified image and set image.rectified: true"
+        )
+    return coefficients, False
 
 
 def matrix_from_pose(message: PoseMessage) -> Pose:
@@ -179,7 +161,7 @@ def depth_message(depth_z: NDArray[np.float32], stamped: Header, encoding: str =
         return _image_message(np.ascontiguousarray(depth_z, dtype=np.float32), encoding, stamped)
     if encoding == "16UC1":
         millimetres = np.rint(np.nan_to_num(depth_z, nan=0.0, posinf=0.0, neginf=0.0) * 1e3)
-        valid = (millimetres > 0) & (millimetres < _SATURATED_MM)
+        valid = (millimetres > 0) & (millimetres < SATURATED_MM)
         return _image_message(np.where(valid, millimetres, 0).astype(np.uint16), encoding, stamped)
     raise ConversionError(f"depth encoding '{encoding}' is not supported; supported: 32FC1, 16UC1")
 
@@ -211,26 +193,6 @@ def pose_message(position: ArrayLike, quaternion_xyzw: ArrayLike) -> PoseMessage
 def pose_stamped_message(T_world_child: ArrayLike, stamped: Header) -> PoseStamped:
     """(4, 4) -> PoseStamped."""
     return PoseStamped(header=stamped, pose=pose_message(*quaternion_from_pose(T_world_child)))
-
-
-def _pixels(message: Image, dtype: type, channels: int, what: str) -> NDArray:
-    """View of a message's pixels, (H, W) or (H, W, channels), with padded rows cut and bytes in native order."""
-    height, width = int(message.height), int(message.width)
-    if height == 0 or width == 0:
-        raise ConversionError(f"the {what} is empty ({width}x{height} pixels): check the camera driver")
-    row = width * channels * np.dtype(dtype).itemsize
-    step = int(message.step) or row
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    if step < row or data.size < step * (height - 1) + row:
-        raise ConversionError(
-            f"the {what} is truncated: {width}x{height} {message.encoding} needs rows of {row} bytes, "
-            f"the message has step {message.step} and {data.size} bytes"
-        )
-    rows = np.lib.stride_tricks.as_strided(data, shape=(height, row), strides=(step, 1))
-    pixels: NDArray = (rows if step == row else np.ascontiguousarray(rows)).view(dtype)
-    if pixels.dtype.itemsize > 1 and bool(message.is_bigendian) != (sys.byteorder == "big"):
-        pixels = pixels.byteswap()
-    return pixels.reshape((height, width) if channels == 1 else (height, width, channels))
 
 
 def _image_message(pixels: NDArray, encoding: str, stamped: Header) -> Image:

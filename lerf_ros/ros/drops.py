@@ -9,17 +9,25 @@ from enum import Enum
 class DropReason(str, Enum):
     """One word for each way in which an image does not become a frame of the map."""
 
-    BAD_IMAGE = "bad_image"  # empty, truncated or of an unknown encoding
+    BAD_IMAGE = "bad_image"  # empty, truncated, damaged or of an unknown encoding
     NO_CAMERA_INFO = "no_camera_info"  # nothing on ~/camera_info
-    BAD_CAMERA_INFO = "bad_camera_info"  # uncalibrated, distorted, or of another image size
+    BAD_CAMERA_INFO = "bad_camera_info"  # uncalibrated, of an unknown distortion model, or of another image size
     NO_POSE = "no_pose"  # no pose near enough to the image's stamp
-    BAD_POSE = "bad_pose"  # NaN, not a unit quaternion, or in another frame than the map
+    BAD_POSE = "bad_pose"  # NaN, not a unit quaternion, or between other frames than map and camera
     NO_DEPTH = "no_depth"  # depth is required and did not come
-    BAD_DEPTH = "bad_depth"  # empty, truncated or of an unknown encoding
-    UNREGISTERED_DEPTH = "unregistered_depth"  # of another size than the image
+    BAD_DEPTH = "bad_depth"  # empty, truncated, damaged or of an unknown encoding
+    UNREGISTERED_DEPTH = "unregistered_depth"  # of another frame or aspect than the image
     STALE = "stale"  # not newer than the image before it
     OVERRUN = "overrun"  # a newer frame came before the mapper had time for this one
     REJECTED = "rejected"  # the mapper refused it
+
+
+class DroppedFrame(Exception):
+    """An image cannot become a frame; the text says why and what to do."""
+
+    def __init__(self, reason: DropReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class DropCounter:

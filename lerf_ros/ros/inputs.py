@@ -4,69 +4,171 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.ros.assembly import FrameAssembler
-from lerf_ros.ros.declarations import Settings
+from lerf_ros.ros.declarations import ParameterError, Parameters
 from lerf_ros.ros.drops import DropCounter
-from lerf_ros.ros.input_health import InputHealth
-from lerf_ros.ros.parameters import assembly_options, qos_profile
+from lerf_ros.ros.input_health import InputHealth, InputReport
+from lerf_ros.ros.parameters import assembly_options, camera_mount, declare_cameras, pose_options, qos_profile
+from lerf_ros.ros.pose_sources import (
+    POSE_MESSAGES,
+    FixedMount,
+    PoseMessage,
+    PoseSource,
+    PoseTopic,
+    TransformMount,
+    TransformPoses,
+    doubt_of_axes,
+)
+from lerf_ros.ros.transforms import Transforms, TransformsMissing, open_transforms
 from lerf_ros.ros.watched_input import WatchedInput
+
+Offer = Callable[[Callable[[], Frame], str], None]  # what builds a frame, and the name of its camera
+_POLL = 0.02, 0.05  # s, how often waiting images are looked at, at most and at least
+_LOOKS = 10  # images whose axes are looked at
 
 
 class CameraInputs:
-    """Subscriptions that feed a `FrameAssembler`, and the timer that lets it give up waiting. Open from the beginning.
+    """Subscriptions that feed a `FrameAssembler` for each camera, and the timer that lets them give up waiting. Open
+    from the beginning.
 
     Raises:
-        ParameterError: see `assembly_options` and `qos_profile`.
+        ParameterError: a value cannot be used, or tf2_ros is wanted and missing.
     """
+
+    def __init__(
+        self, node: Node, parameters: Parameters, drops: DropCounter, offer: Offer, group: CallbackGroup
+    ) -> None:
+        names, source = declare_cameras(parameters), parameters["pose.source"]
+        if len(names) > 1 and source in ("pose", "pose_with_covariance") and not parameters["pose.child_frame"]:
+            raise ParameterError("~/pose cannot move several cameras: set pose.child_frame, or pose.source: tf")
+        self._node = node
+        self._transforms = self._open_transforms() if "tf" in (source, parameters["pose.extrinsics"]) else None
+        sources = {name: self._pose_source(parameters, f"{name}." if name else "") for name in names}
+        self._topics = [poses for poses in sources.values() if isinstance(poses, PoseTopic)]
+        self._cameras = [_Camera(node, parameters, name, poses, drops, offer, group) for name, poses in sources.items()]
+        self._pose: WatchedInput | None = None
+        if source in POSE_MESSAGES:
+            kind, qos = POSE_MESSAGES[source], qos_profile(parameters, "pose")
+            self._pose = WatchedInput(node, kind, "~/pose", self._add_pose, qos, "pose", group)
+        least, most = _POLL
+        period = min(max(parameters["sync.wait"] / 4, least), most)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # waiting ends also while simulated time stands still
+        self._timer = node.create_timer(period, self._poll, group, steady)
+
+    def close(self) -> None:
+        self._node.destroy_timer(self._timer)
+        for camera in self._cameras:
+            camera.close()
+        if self._pose is not None:
+            self._pose.close()
+        if self._transforms is not None:
+            self._transforms.close()
+
+    def health(self) -> InputHealth:
+        """How well the inputs are served at present."""
+        reports = [report for camera in self._cameras for report in camera.reports()]
+        if self._pose is not None:
+            reports.insert(1, self._pose.report(self._cameras[0].image))
+        missing = next(filter(None, (camera.assembler.missing() for camera in self._cameras)), "")
+        without_depth = sum(camera.assembler.frames_without_depth for camera in self._cameras)
+        return InputHealth(tuple(reports), without_depth, missing)
+
+    def _add_pose(self, message: PoseMessage, _: float) -> None:
+        for topic in self._topics:
+            topic.add(message)
+        for camera in self._cameras:
+            camera.assembler.advance()
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        for camera in self._cameras:
+            camera.assembler.poll(now)
+
+    def _open_transforms(self) -> Transforms:
+        try:
+            return open_transforms(self._node)
+        except TransformsMissing as error:
+            raise ParameterError(str(error)) from error
+
+    def _pose_source(self, parameters: Parameters, prefix: str) -> PoseSource:
+        axes, options = parameters[f"{prefix}pose.axes"], pose_options(parameters)
+        if parameters["pose.source"] == "tf":
+            assert self._transforms is not None
+            return TransformPoses(self._transforms, options.map_frame, axes)
+        if parameters["pose.extrinsics"] == "tf":
+            assert self._transforms is not None
+            return PoseTopic(options, TransformMount(self._transforms, axes))
+        return PoseTopic(options, FixedMount(camera_mount(parameters, prefix), f"{prefix}pose"))
+
+
+class _Camera:
+    """The topics of one camera."""
 
     def __init__(
         self,
         node: Node,
-        parameters: Settings,
+        parameters: Parameters,
+        name: str,
+        poses: PoseSource,
         drops: DropCounter,
-        deliver: Callable[[Frame], None],
+        offer: Offer,
         group: CallbackGroup,
     ) -> None:
-        options = assembly_options(parameters)
-        self._node = node
-        self._assembler = FrameAssembler(options, drops, deliver, self._depth_published)
+        options, base = assembly_options(parameters), f"~/{name}" if name else "~"
+        self._node, self._name, self._offer = node, name, offer
+        self._looks = _LOOKS
+        self.assembler = FrameAssembler(options, poses, drops, self._deliver, self._depth_published, base)
 
-        def watch(kind: type, name: str, add: Callable[[Any, float], None], **nature: bool) -> WatchedInput:
-            return WatchedInput(node, kind, f"~/{name}", add, qos_profile(parameters, name), name, group, **nature)
+        def watch(kind: str, add: Callable[..., None], transport: str = "raw", **nature: bool) -> WatchedInput:
+            message: type = CameraInfo if kind == "camera_info" else Image if transport == "raw" else CompressedImage
+            topic = f"{base}/{kind}" if transport == "raw" else f"{base}/{kind}/{transport}"
+            return WatchedInput(node, message, topic, add, qos_profile(parameters, kind), kind, group, **nature)
 
-        self._depth = None
+        self._depth: WatchedInput | None = None
         if options.depth != "off":
-            self._depth = watch(Image, "depth", self._assembler.add_depth, optional=options.depth == "auto")
-        self._camera_info = watch(CameraInfo, "camera_info", self._assembler.add_camera_info, steady=False)
-        self._pose = watch(PoseStamped, "pose", self._assembler.add_pose)
-        self._image = watch(Image, "image", self._assembler.add_image)
-        period = max(options.wait / 4, 0.01)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(period, lambda: self._assembler.poll(time.monotonic()), group, steady)
+            optional, transport = options.depth == "auto", parameters["depth.transport"]
+            self._depth = watch(
+                "depth", lambda message, _: self.assembler.add_depth(message), transport, optional=optional
+            )
+        self._camera_info = watch(
+            "camera_info", lambda message, _: self.assembler.add_camera_info(message), steady=False
+        )
+        self.image = watch("image", self.assembler.add_image, parameters["image.transport"])
+
+    def close(self) -> None:
+        for watched in self._watched:
+            watched.close()
+
+    def reports(self) -> list[InputReport]:
+        return [watched.report(self.image if watched is not self.image else None) for watched in self._watched]
+
+    @property
+    def _watched(self) -> list[WatchedInput]:
+        watched = [self._camera_info, self.image]
+        return watched if self._depth is None else [*watched, self._depth]
 
     def _depth_published(self) -> bool:
         return self._depth is not None and self._depth.published
 
-    @property
-    def _watched(self) -> list[WatchedInput]:
-        watched = [self._camera_info, self._pose, self._image]
-        return watched if self._depth is None else [*watched, self._depth]
+    def _deliver(self, build: Callable[[], Frame]) -> None:
+        if self._looks:
+            self._look_at_axes()
+        self._offer(build, self._name)
 
-    def close(self) -> None:
-        self._node.destroy_timer(self._timer)
-        for watched in self._watched:
-            watched.close()
-
-    def health(self) -> InputHealth:
-        """How well the inputs are served at present."""
-        reports = [watched.report(self._image if watched is not self._image else None) for watched in self._watched]
-        return InputHealth(tuple(reports), self._assembler.frames_without_depth, self._assembler.missing())
+    def _look_at_axes(self) -> None:
+        """Wrong axes give a map that looks right and is not: said once, when all of the first images are doubtful."""
+        pose = self.assembler.last_pose
+        doubt = doubt_of_axes(pose) if pose is not None else ""
+        self._looks = self._looks - 1 if doubt else 0
+        if doubt and not self._looks:
+            self._node.get_logger().warning(
+                f"the camera of {self.image.topic}: {doubt}. If it does not, and z is up in the map, then pose.axes is "
+                "wrong, or its place on the robot is"
+            )

@@ -25,7 +25,7 @@ from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.inputs import CameraInputs
 from lerf_ros.ros.map_services import MapServices, Refusal
 from lerf_ros.ros.map_setup import MapSetup
-from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, LIMITS, training_limits
+from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, LIMITS, declare_cameras, training_limits
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.ros.status import Snapshot, StatusPublisher
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics
@@ -82,6 +82,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self._group)
         self._settings = Parameters(self, LERF_PARAMETERS, lambda: self._state, LERF_CHECKS)
+        declare_cameras(self._settings)
         for correction in self._settings.mistyped():
             self.get_logger().warning(correction)
         self._settings.on_change([f"training.{name}" for name in LIMITS], self._limit_training)

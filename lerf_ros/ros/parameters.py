@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
 from lerf_ros.ros.conversions import CameraMount
-from lerf_ros.ros.declarations import Parameter, ParameterError, Read, Settings
+from lerf_ros.ros.declarations import Parameter, ParameterError, Parameters, Read, Settings
 from lerf_ros.ros.pace import Limits
+from lerf_ros.ros.pose_sources import POSE_SOURCES, PoseOptions
 
 RELIABILITIES = ("best_effort", "reliable")
+IMAGE_TRANSPORTS, DEPTH_TRANSPORTS = ("raw", "compressed"), ("raw", "compressedDepth", "compressed")
 _BASE_PRESET_BYTES = 20e9
 
 
@@ -68,6 +71,20 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("scene.radius", 0.0, "m, radius of the mapped volume; 0: both from the first keyframe's depth", 0.0, 1e4),
     Parameter(
+        "cameras",
+        [""],
+        "names of several cameras, with inputs ~/NAME/image ... and NAME.pose.xyz, .quaternion and .axes each; "
+        "empty: one camera without a name",
+        read=Read.ACTIVATE,
+    ),
+    Parameter(
+        "image.transport",
+        "raw",
+        "compressed: CompressedImage on ~/image/compressed",
+        choices=IMAGE_TRANSPORTS,
+        read=Read.ACTIVATE,
+    ),
+    Parameter(
         "image.rectified", False, "images are rectified (image_proc): their camera is CameraInfo.p", read=Read.ACTIVATE
     ),
     Parameter(
@@ -78,9 +95,36 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         read=Read.ACTIVATE,
     ),
     Parameter(
+        "depth.transport",
+        "raw",
+        "as image.transport, on ~/depth/compressedDepth or ~/depth/compressed",
+        choices=DEPTH_TRANSPORTS,
+        read=Read.ACTIVATE,
+    ),
+    Parameter(
+        "depth.check_frame",
+        True,
+        "depth in another frame than the image is not registered; false: it is, all the same",
+        read=Read.ACTIVATE,
+    ),
+    Parameter(
+        "pose.source",
+        "pose",
+        "type of ~/pose: PoseStamped, PoseWithCovarianceStamped or Odometry; tf: no topic, the image's frame in TF",
+        choices=POSE_SOURCES,
+        read=Read.ACTIVATE,
+    ),
+    Parameter(
         "pose.child_frame",
         "",
-        "frame that ~/pose moves; empty: the camera's own. Another one needs pose.xyz and pose.quaternion",
+        "frame that ~/pose moves; empty: Odometry's child_frame_id, or the camera's own",
+        read=Read.ACTIVATE,
+    ),
+    Parameter(
+        "pose.extrinsics",
+        "parameters",
+        "where the camera sits on pose.child_frame: pose.xyz and pose.quaternion, or tf",
+        choices=("parameters", "tf"),
         read=Read.ACTIVATE,
     ),
     Parameter(
@@ -98,7 +142,12 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         read=Read.ACTIVATE,
     ),
     Parameter(
-        "sync.slop", 0.02, "s, how far stamps of depth and pose may be from the image's", 0.0, 10.0, read=Read.ACTIVATE
+        "sync.slop",
+        0.02,
+        "s, how far the stamp of depth may be from the image's; 0: the same stamp",
+        0.0,
+        10.0,
+        read=Read.ACTIVATE,
     ),
     Parameter(
         "sync.pose_gap",
@@ -108,8 +157,24 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         10.0,
         read=Read.ACTIVATE,
     ),
+    Parameter(
+        "sync.pose_slop",
+        0.02,
+        "s, the nearest pose serves where no two lie around the image",
+        0.0,
+        10.0,
+        read=Read.ACTIVATE,
+    ),
     Parameter("sync.wait", 0.5, "s, how long an image waits for what belongs to it", 0.0, 60.0, read=Read.ACTIVATE),
-    Parameter("sync.queue", 30, "messages of each input that are kept for matching", 1, 1000, read=Read.ACTIVATE),
+    Parameter(
+        "sync.queue",
+        30,
+        "images, camera_infos and depth images that are kept for matching",
+        1,
+        1000,
+        read=Read.ACTIVATE,
+    ),
+    Parameter("sync.pose_queue", 1000, "poses that are kept for matching", 2, 100_000, read=Read.ACTIVATE),
     *_qos("image", "best_effort", 10, "; best_effort takes from every publisher"),
     *_qos("camera_info", "best_effort", 10),
     *_qos("depth", "best_effort", 10),
@@ -195,29 +260,60 @@ def _map_can_be_made(parameters: Settings) -> None:
     mapper_config(parameters, preset_name(parameters, torch_device(parameters)))
 
 
-def assembly_options(parameters: Settings) -> AssemblyOptions:
-    """Parameters -> how messages become frames.
+def declare_cameras(parameters: Parameters) -> list[str]:
+    """Declares what each of several cameras has of its own; what is not set for it is as for all.
 
+    Returns:
+        The names of the cameras; one empty name when they have none.
     Raises:
-        ParameterError: the camera's place in pose.child_frame is not a rigid transform.
+        ParameterError: a name that cannot be part of a topic, or twice the same.
     """
-    try:
-        mount = CameraMount(
-            parameters["pose.axes"], pose_from_quaternion(parameters["pose.xyz"], parameters["pose.quaternion"])
-        )
-    except ValueError as error:
-        raise ParameterError(f"parameters pose.xyz, pose.quaternion: {error}") from error
+    names = list(filter(None, parameters["cameras"]))
+    if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+        raise ParameterError(f"parameter cameras is {names}; it needs different names of letters, digits and _")
+    common = {parameter.name: parameter for parameter in LERF_PARAMETERS}
+    for camera in names:
+        for name in ("pose.xyz", "pose.quaternion", "pose.axes"):
+            description = f"{common[name].description}; of camera '{camera}'"
+            own = replace(common[name], name=f"{camera}.{name}", default=parameters[name], description=description)
+            parameters.declare([own])
+    return names or [""]
+
+
+def assembly_options(parameters: Settings) -> AssemblyOptions:
+    """Parameters -> how the messages of a camera are matched."""
     return AssemblyOptions(
         slop=parameters["sync.slop"],
-        pose_gap=parameters["sync.pose_gap"],
         wait=parameters["sync.wait"],
         depth=parameters["depth.use"],
         queue=parameters["sync.queue"],
+        rectified=parameters["image.rectified"],
+        same_frame=parameters["depth.check_frame"],
+    )
+
+
+def pose_options(parameters: Settings) -> PoseOptions:
+    """Parameters -> how pose messages become the poses of images."""
+    return PoseOptions(
         map_frame=parameters["map.frame"],
         child_frame=parameters["pose.child_frame"],
-        rectified=parameters["image.rectified"],
-        mount=mount,
+        slop=parameters["sync.pose_slop"],
+        gap=parameters["sync.pose_gap"],
+        queue=parameters["sync.pose_queue"],
     )
+
+
+def camera_mount(parameters: Settings, prefix: str = "") -> CameraMount:
+    """Parameters PREFIXpose.xyz, .quaternion and .axes -> how the camera sits on the frame that is posed.
+
+    Raises:
+        ParameterError: not a rigid transform.
+    """
+    position, orientation = parameters[f"{prefix}pose.xyz"], parameters[f"{prefix}pose.quaternion"]
+    try:
+        return CameraMount(parameters[f"{prefix}pose.axes"], pose_from_quaternion(position, orientation))
+    except ValueError as error:
+        raise ParameterError(f"parameters {prefix}pose.xyz, {prefix}pose.quaternion: {error}") from error
 
 
 def mapper_config(parameters: Settings, preset: str) -> MapperConfig:
@@ -308,5 +404,5 @@ def preset_name(parameters: Settings, device: torch.device) -> str:
     return "base" if memory >= _BASE_PRESET_BYTES else "robot"
 
 
-LERF_CHECKS = (assembly_options, torch_device, _map_can_be_made)
+LERF_CHECKS = (camera_mount, torch_device, _map_can_be_made)
 """What a change has to pass: those who read the values raise ParameterError when they cannot use them."""

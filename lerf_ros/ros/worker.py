@@ -18,7 +18,7 @@ import torch
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import Answer, find_targets, prepare
-from lerf_ros.ros.drops import DropCounter, DropReason
+from lerf_ros.ros.drops import DropCounter, DroppedFrame, DropReason
 from lerf_ros.ros.pace import UNLIMITED, Limits, Pace
 
 if TYPE_CHECKING:  # the worker only calls it
@@ -65,9 +65,10 @@ class _Question:
 class MapWorker:
     """Builds an `OnlineMapper` in its own thread and runs it there: frames in, training, questions, anything else.
 
-    Frames go through a mailbox of one: a newer frame replaces an older one that was not taken yet, which is counted as
-    overrun. Requests are answered between two units of work; questions that wait together are answered together.
-    Without work, or as long as the limits want it, the thread sleeps; whatever comes wakes it.
+    Frames go through a mailbox of one per camera: a newer frame replaces an older one that was not taken yet, which is
+    counted as overrun; cameras take turns. A frame is built when it is taken, in the worker's thread. Requests are
+    answered between two units of work; questions that wait together are answered together. Without work, or as long
+    as the limits want it, the thread sleeps; whatever comes wakes it.
 
     Args:
         build: makes the map; runs in the worker's thread (loading a model takes seconds).
@@ -98,7 +99,7 @@ class MapWorker:
         self._threads = threads
         self._pace = Pace(limits)
         self._wake = threading.Condition()
-        self._frame: Frame | None = None
+        self._frames: dict[str, Callable[[], Frame]] = {}  # by camera, the one that waits longest first
         self._questions: list[_Question] = []
         self._requests: deque[tuple[Callable[[OnlineMapper], Any], Future[Any]]] = deque()
         self._running = False  # ingests and trains
@@ -127,7 +128,7 @@ class MapWorker:
         """Nothing is taken or trained; requests are still answered. A frame that waits is forgotten."""
         with self._wake:
             self._running = False
-            self._frame = None
+            self._frames.clear()
 
     def limit(self, limits: Limits) -> None:
         """Other limits, from now on."""
@@ -141,12 +142,12 @@ class MapWorker:
         enough = self._pace.limits.idle_steps
         return 0 < enough <= self.statistics.steps_since_news and not self.statistics.encoding
 
-    def offer(self, frame: Frame) -> None:
-        """Leaves a frame in the mailbox."""
+    def offer(self, build: Callable[[], Frame], camera: str = "") -> None:
+        """Leaves a frame in the mailbox of a camera: what builds it, or raises DroppedFrame or ValueError."""
         with self._wake:
-            if self._frame is not None:
+            if camera in self._frames:
                 self._drops.add(DropReason.OVERRUN, "a newer frame came before this one could be taken")
-            self._frame = frame
+            self._frames[camera] = build  # keeps its turn
             self._wake.notify()
 
     def ask(self, text: str, options: QueryOptions) -> Future[Answer]:
@@ -219,17 +220,17 @@ class MapWorker:
             questions, self._questions = self._questions, []
             requests, self._requests = self._requests, deque()
             running = self._running
-            frame, self._frame = self._frame if running else None, None
+            if not running:
+                self._frames.clear()
+            build = self._frames.pop(next(iter(self._frames))) if self._frames else None
         for function, future in requests:
             _resolve(future, functools.partial(function, online))
         self._answer(online, questions)
-        if frame is not None:
-            self._take(online, frame)
+        if build is not None:
+            self._take(online, build)
             self._note(online)
             self._on_frame()
-        if (
-            running and self._rest() == 0
-        ):  # also after a frame: those that come fast must not keep the map from learning
+        if running and self._rest() == 0:  # also after a frame: fast ones must not keep the map from learning
             self._advance(online)
             self._keep_up(online)
         self._note(online)
@@ -238,8 +239,7 @@ class MapWorker:
     @property
     def _called(self) -> bool:
         """Whether somebody else wants something."""
-        frame = self._running and self._frame is not None
-        return bool(self._stopping or self._questions or self._requests or frame)
+        return bool(self._stopping or self._questions or self._requests or (self._running and self._frames))
 
     def _rest(self) -> float | None:
         """s until there is training or encoding to do; None: not before somebody calls."""
@@ -273,9 +273,12 @@ class MapWorker:
             self._kept_up = time.monotonic()
             self._upkeep_seconds = self._kept_up - now
 
-    def _take(self, online: OnlineMapper, frame: Frame) -> None:
+    def _take(self, online: OnlineMapper, build: Callable[[], Frame]) -> None:
         try:
-            decision = online.ingest(frame)
+            decision = online.ingest(build())
+        except DroppedFrame as drop:
+            self._drops.add(drop.reason, str(drop))
+            return
         except ValueError as error:
             self._drops.add(DropReason.REJECTED, str(error))
             return

@@ -177,3 +177,15 @@ def test_a_broken_bound_of_a_soak(monkeypatch):
     bound = importlib.import_module("soak").Bound
     assert bound("told", 1e9, "").holds and bound("late", 100.0, "ms", most=100.0).holds
     assert not bound("late", 100.1, "ms", most=100.0).holds and not bound("steps", 0, "", least=1).holds
+
+
+@pytest.mark.ros
+def test_assembly(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    assembly = importlib.import_module("assembly")
+    assembly.main(["--size", "64x48", "--repeats", "3", "--json", str(tmp_path / "figures.json")])
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [case.name for case in assembly.CASES]
+    assert all(row["matching"]["median_ms"] > 0 and row["building"]["median_ms"] > 0 for row in rows)
+    assert "matching" in capsys.readouterr().out

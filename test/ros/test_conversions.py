@@ -13,9 +13,10 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 from builtin_interfaces.msg import Time  # noqa: E402
 from rosbags.image import message_to_cvimage  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest  # noqa: E402
 
 from lerf_ros.geometry.camera import Camera  # noqa: E402
+from lerf_ros.geometry.lens import Lens  # noqa: E402
 from lerf_ros.ros import conversions as c  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -63,10 +64,6 @@ def test_colour_image_is_what_rosbags_makes_of_it(encoding, channels, dtype):
     # 16 bit: rosbags scales by 255/65535, we keep the upper byte; they differ by rounding.
     expected = message_to_cvimage(message, "rgb8")
     assert np.abs(rgb.astype(int) - expected).max() <= (1 if dtype is np.uint16 else 0)
-
-
-def test_every_supported_encoding_is_tested():
-    assert {encoding for encoding, *_ in COLOUR} == set(c._COLOUR_ENCODINGS)
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8"])
@@ -154,34 +151,80 @@ def camera_info(**fields) -> CameraInfo:
 
 def test_camera_info_round_trip_and_opencv():
     message = camera_info()
-    camera = c.camera_from_info(message)
-    assert camera == Camera(500.0, 510.0, 320.5, 241.0, 640, 480)
-    assert c.camera_from_info(message, rectified=True) == camera
+    lens = c.lens_from_info(message)
+    assert lens == Lens(Camera(500.0, 510.0, 320.5, 241.0, 640, 480))
+    assert c.lens_from_info(message, rectified=True) == lens
     point = np.array([[0.3, -0.2, 2.0]])
     uv, _ = cv2.projectPoints(point, np.zeros(3), np.zeros(3), message.k.reshape(3, 3), np.array(message.d))
-    np.testing.assert_allclose(uv.ravel(), camera.matrix().numpy()[:2] @ point[0] / point[0, 2])
+    np.testing.assert_allclose(uv.ravel(), lens.camera.matrix().numpy()[:2] @ point[0] / point[0, 2])
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "fisheye"),
+    [
+        ("plumb_bob", 4, False),
+        ("plumb_bob", 5, False),
+        ("rational_polynomial", 8, False),
+        ("rational_polynomial", 12, False),  # with OpenCV's thin prism
+        ("rational_polynomial", 14, False),
+        ("equidistant", 4, True),
+    ],
+)
+def test_distortion_models(model, count, fisheye):
+    d = [0.01 * (i + 1) for i in range(count)]
+    assert c.lens_from_info(camera_info(distortion_model=model, d=d)) == Lens(
+        Camera(500.0, 510.0, 320.5, 241.0, 640, 480), tuple(d), fisheye
+    )
+
+
+def test_an_unnamed_model_without_coefficients_is_a_pinhole():
+    assert not c.lens_from_info(camera_info(distortion_model="", d=[])).distorted
+    assert not c.lens_from_info(camera_info(distortion_model="none", d=[0.0] * 3)).distorted
+    assert c.lens_from_info(camera_info(distortion_model="equidistant", d=[0.0] * 4)).distorted
 
 
 def test_rectified_images_use_the_projection_matrix():
     message = camera_info(d=[0.1, 0.0, 0.0, 0.0, 0.0])
     message.p[0], message.p[2] = 480.0, 330.0
-    camera = c.camera_from_info(message, rectified=True)
-    assert (camera.fx, camera.cx) == (480.0, 330.0)
+    lens = c.lens_from_info(message, rectified=True)
+    assert (lens.camera.fx, lens.camera.cx, lens.distorted) == (480.0, 330.0, False)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("binning", [(1, 1), (0, 0), (2, 2), (4, 2)])
+@pytest.mark.parametrize("window", [None, (100, 60, 320, 240)])
+def test_region_of_interest_and_binning(rectified, binning, window):
+    """A sensor that measures where it is: each of its pixels holds its own column and row, and binning averages."""
+    message = camera_info(binning_x=binning[0], binning_y=binning[1])
+    left, top, width, height = window or (0, 0, 640, 480)
+    if window:
+        message.roi = RegionOfInterest(x_offset=left, y_offset=top, width=width, height=height)
+    sensor = np.stack(np.meshgrid(np.arange(640.0), np.arange(480.0)), axis=-1)[top : top + height, left : left + width]
+    bin_x, bin_y = (max(1, n) for n in binning)
+    read = sensor.reshape(height // bin_y, bin_y, width // bin_x, bin_x, 2).mean(axis=(1, 3))
+    camera = c.lens_from_info(message, rectified).camera
+    assert (camera.height, camera.width) == read.shape[:2]
+    v, u = np.mgrid[: camera.height, : camera.width]
+    np.testing.assert_allclose((u - camera.cx) / camera.fx, (read[..., 0] - 320.5) / 500.0, atol=1e-12)
+    np.testing.assert_allclose((v - camera.cy) / camera.fy, (read[..., 1] - 241.0) / 510.0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"k": [0.0] * 9}, "uncalibrated"),
-        ({"d": [0.1, 0.0, 0.0, 0.0, 0.0]}, "rectify first"),
+        ({"d": [0.1, 0.2]}, "2 distortion coefficients"),
+        ({"distortion_model": "equidistant", "d": [0.1] * 5}, "5 distortion coefficients"),
+        ({"distortion_model": "magic", "d": [0.1] * 5}, "'magic' is not supported, only plumb_bob, rational"),
+        ({"d": [float("nan")] * 5}, "finite"),
         ({"width": 0}, "at least one pixel"),
-        ({"binning_x": 2}, "binning"),
+        ({"width": 1, "binning_x": 2}, "at least one pixel"),
         ({"k": [float("nan"), 0.0, 1.0, 0.0, 5.0, 1.0, 0.0, 0.0, 1.0]}, "uncalibrated"),
     ],
 )
 def test_unusable_camera_info_is_refused_with_a_reason(fields, words):
     with pytest.raises(c.ConversionError, match=words):
-        c.camera_from_info(camera_info(**fields))
+        c.lens_from_info(camera_info(**fields))
 
 
 def random_pose(seed: int) -> np.ndarray:

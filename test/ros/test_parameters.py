@@ -86,14 +86,29 @@ def test_unknown_choice_lists_those_allowed(make_node):
         make_node(depth__use="maybe")
 
 
-def test_assembly_options(make_node):
-    _, settings = make_node(pose__axes="body", pose__xyz=[0.1, 0.2, 0.3], sync__wait=2.0, map__frame="odom")
-    options = p.assembly_options(settings)
-    assert options.wait == 2.0 and options.map_frame == "odom"
-    assert options.mount.T_child_camera[:3, 3].tolist() == [0.1, 0.2, 0.3] and options.mount.axes == "body"
+def test_options_of_the_inputs(make_node):
+    _, settings = make_node(
+        sync__wait=2.0, sync__slop=0.0, map__frame="odom", sync__pose_queue=7, depth__check_frame=False
+    )
+    options, poses = p.assembly_options(settings), p.pose_options(settings)
+    assert (options.wait, options.slop, options.same_frame) == (2.0, 0.0, False)
+    assert (poses.map_frame, poses.queue) == ("odom", 7)
+
+
+def test_several_cameras_have_their_own_place_and_else_what_all_have(make_node):
+    _, settings = make_node(
+        cameras=["front", "rear"], pose__axes="body", pose__xyz=[0.1, 0.2, 0.3], rear__pose__xyz=[-1.0, 0.0, 0.0]
+    )
+    assert len(settings.mistyped()) == 1
+    assert p.declare_cameras(settings) == ["front", "rear"] == p.declare_cameras(settings)
+    assert not settings.mistyped()
+    mounts = [p.camera_mount(settings, prefix) for prefix in ("", "front.", "rear.")]
+    assert [mount.T_child_camera[0, 3] for mount in mounts] == [0.1, 0.1, -1.0]
+    assert {mount.axes for mount in mounts} == {"body"}
     _, settings = make_node(pose__quaternion=[0.0, 0.0, 0.0, 2.0])
-    with pytest.raises(p.ParameterError, match="unit quaternion"):
-        p.assembly_options(settings)
+    with pytest.raises(p.ParameterError, match=r"pose\.xyz, pose\.quaternion.*unit quaternion"):
+        p.camera_mount(settings)
+    assert p.declare_cameras(settings) == [""]
 
 
 def test_mapper_config_is_the_preset_changed_where_asked(make_node):

@@ -11,7 +11,7 @@ import pytest
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import Answer, QueryError
 from lerf_ros.ros import worker as w
-from lerf_ros.ros.drops import DropCounter, DropReason
+from lerf_ros.ros.drops import DropCounter, DroppedFrame, DropReason
 from lerf_ros.ros.pace import Limits
 
 TIMEOUT = 10.0
@@ -89,13 +89,13 @@ def hold_in_step(rig):
     """Brings the worker into a training step and keeps it there."""
     rig.fake.gate.clear()
     rig.worker.resume()
-    rig.worker.offer("first")
+    rig.worker.offer(lambda: "first")
     assert rig.fake.in_step.wait(TIMEOUT)
 
 
 def test_frames_are_taken_and_trained_on_in_one_thread_of_its_own(rig):
     rig.worker.resume()
-    rig.worker.offer("a")
+    rig.worker.offer(lambda: "a")
     assert rig.taken.acquire(timeout=TIMEOUT)
     assert rig.worker.statistics.frames_taken == 1 and rig.worker.statistics.keyframes == 1
     assert rig.fake.in_step.wait(TIMEOUT)
@@ -108,12 +108,35 @@ def test_frames_are_taken_and_trained_on_in_one_thread_of_its_own(rig):
 def test_newest_frame_wins_and_the_others_are_counted(rig):
     hold_in_step(rig)
     for frame in ("b", "c", "d"):
-        rig.worker.offer(frame)
+        rig.worker.offer(lambda frame=frame: frame)
     assert rig.taken.acquire(timeout=TIMEOUT)  # the first
     rig.fake.gate.set()
     assert rig.taken.acquire(timeout=TIMEOUT)
     assert rig.fake.frames == ["first", "d"]
     assert rig.drops.count(DropReason.OVERRUN) == 2
+
+
+def test_cameras_take_turns_and_only_replace_their_own_frames(rig):
+    hold_in_step(rig)
+    for frame, camera in (("front 1", "front"), ("rear 1", "rear"), ("front 2", "front"), ("rear 2", "rear")):
+        rig.worker.offer(lambda frame=frame: frame, camera)
+    assert rig.taken.acquire(timeout=TIMEOUT)
+    rig.fake.gate.set()
+    assert rig.taken.acquire(timeout=TIMEOUT) and rig.taken.acquire(timeout=TIMEOUT)
+    assert rig.fake.frames == ["first", "front 2", "rear 2"]
+    assert rig.drops.count(DropReason.OVERRUN) == 2
+
+
+def test_a_frame_that_cannot_be_built_is_counted_with_its_reason(rig):
+    def build():
+        rig.fake.threads.add(threading.current_thread())
+        raise DroppedFrame(DropReason.BAD_IMAGE, "no picture")
+
+    rig.worker.resume()
+    rig.worker.offer(build)
+    assert rig.taken.acquire(timeout=TIMEOUT)
+    assert rig.drops.snapshot() == [("bad_image: no picture", 1)]
+    assert threading.current_thread() not in rig.fake.threads and rig.worker.error is None
 
 
 def test_questions_that_wait_together_are_answered_together(rig):
@@ -143,18 +166,18 @@ def test_a_failing_request_goes_to_who_asked(rig):
 
 def test_requests_are_answered_while_paused_and_nothing_is_trained(rig):
     rig.worker.resume()
-    rig.worker.offer("a")
+    rig.worker.offer(lambda: "a")
     assert rig.fake.in_step.wait(TIMEOUT)
     rig.worker.pause()
     steps = rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT)
-    rig.worker.offer("b")
+    rig.worker.offer(lambda: "b")
     assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == steps
     assert rig.fake.frames == ["a"]
 
 
 def test_a_refused_frame_is_counted_and_reported_as_consumed(rig):
     rig.worker.resume()
-    rig.worker.offer("of another size")
+    rig.worker.offer(lambda: "of another size")
     assert rig.taken.acquire(timeout=TIMEOUT)
     assert rig.drops.snapshot() == [("rejected: the image has another size", 1)]
     assert rig.worker.statistics.frames_taken == 0 and rig.worker.error is None
@@ -210,11 +233,11 @@ def wait_until(rig, condition):
 def test_a_rest_is_ended_by_whatever_comes(rig):
     rig.worker.limit(SELDOM)
     rig.worker.resume()
-    rig.worker.offer("a")
+    rig.worker.offer(lambda: "a")
     assert rig.taken.acquire(timeout=TIMEOUT) and rig.fake.in_step.wait(TIMEOUT)
     assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == 1
     assert rig.worker.ask("mug", QueryOptions()).result(TIMEOUT).text == "mug"
-    rig.worker.offer("b")
+    rig.worker.offer(lambda: "b")
     assert rig.taken.acquire(timeout=TIMEOUT)
     assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == 1
     rig.fake.in_step.clear()
@@ -242,7 +265,7 @@ def test_training_ends_when_nothing_new_is_to_be_learnt_and_begins_again(rig):
     steps = rig.fake.mapper.steps
     for _ in range(3):
         assert rig.worker.request(lambda online: online.mapper.steps).result(TIMEOUT) == steps
-    rig.worker.offer("b")
+    rig.worker.offer(lambda: "b")
     wait_until(rig, lambda: rig.worker.statistics.steps >= steps + 3 and rig.worker.idle)
     assert rig.fake.mapper.steps == steps + 3
 
@@ -253,12 +276,12 @@ def test_frames_that_come_faster_than_they_are_taken_leave_time_to_train(rig):
 
     def ingest_and_offer(frame):
         if len(rig.fake.frames) < 20:
-            rig.worker.offer(f"{frame}.")
+            rig.worker.offer(lambda frame=frame: f"{frame}.")
         return ingest(frame)
 
     rig.fake.ingest = ingest_and_offer
     rig.worker.resume()
-    rig.worker.offer("a")
+    rig.worker.offer(lambda: "a")
     for _ in range(20):
         assert rig.taken.acquire(timeout=TIMEOUT)
     frames, steps = rig.worker.request(lambda online: (len(online.frames), online.mapper.steps)).result(TIMEOUT)

@@ -1,0 +1,77 @@
+"""TF, asked without waiting. The only place that knows tf2_ros."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.time import Time
+
+from lerf_ros.geometry.poses import Pose, pose_from_quaternion
+from lerf_ros.ros.drops import DroppedFrame, DropReason
+
+
+class NotYet(Exception):
+    """TF cannot say it (yet); the text is tf2's reason."""
+
+
+class TransformsMissing(RuntimeError):
+    """tf2_ros is not installed; the text says what to do."""
+
+
+class Transforms:
+    """A `tf2_ros.Buffer`.
+
+    Args:
+        buffer: of tf2_ros, or with its `lookup_transform` and `clear`.
+        failure: tf2_ros.TransformException, what the buffer raises.
+        listener: what feeds the buffer, kept alive with it.
+    """
+
+    def __init__(self, buffer: Any, failure: type[Exception], listener: Any = None) -> None:
+        self._buffer = buffer
+        self._failure = failure
+        self._listener = listener
+
+    def lookup(self, target_frame: str, source_frame: str, stamp_ns: int) -> Pose:
+        """T_target_source (4, 4) at a stamp.
+
+        Raises:
+            NotYet: unknown frames, no connection between them, or a time that TF does not cover.
+            DroppedFrame: what TF says is no pose.
+        """
+        try:
+            transform = self._buffer.lookup_transform(target_frame, source_frame, Time(nanoseconds=stamp_ns)).transform
+        except self._failure as error:
+            raise NotYet(f"TF from '{source_frame}' to '{target_frame}': {error}") from error
+        p, q = transform.translation, transform.rotation
+        try:
+            return pose_from_quaternion((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
+        except ValueError as error:
+            detail = f"TF from '{source_frame}' to '{target_frame}': {error}"
+            raise DroppedFrame(DropReason.BAD_POSE, detail) from error
+
+    def begin_again(self) -> None:
+        """Forgets all but static transforms: tf2 refuses what is older than it remembers."""
+        self._buffer.clear()
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.unregister()
+
+
+def open_transforms(node: Node) -> Transforms:
+    """Listens to /tf and /tf_static.
+
+    Raises:
+        TransformsMissing: tf2_ros is not installed.
+    """
+    try:
+        import tf2_ros
+    except ImportError as error:
+        raise TransformsMissing(
+            f"TF needs tf2_ros, which cannot be imported ({error}): install ros-$ROS_DISTRO-tf2-ros-py and source ROS, "
+            "or take poses from a topic (pose.source: pose or odometry) and pose.extrinsics: parameters"
+        ) from error
+    buffer = tf2_ros.Buffer()
+    return Transforms(buffer, tf2_ros.TransformException, tf2_ros.TransformListener(buffer, node))
