@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -126,21 +127,23 @@ class _Camera:
         self._looks = _LOOKS
         self.assembler = FrameAssembler(options, poses, drops, self._deliver, self._depth_published, base)
 
-        def watch(kind: str, add: Callable[..., None], transport: str = "raw", **nature: bool) -> WatchedInput:
-            message: type = CameraInfo if kind == "camera_info" else Image if transport == "raw" else CompressedImage
-            topic = f"{base}/{kind}" if transport == "raw" else f"{base}/{kind}/{transport}"
-            return WatchedInput(node, message, topic, add, qos_profile(parameters, kind), kind, group, **nature)
+        def watch(message: type, kind: str, add: Callable[..., None], **nature: Any) -> WatchedInput:
+            qos = qos_profile(parameters, kind)
+            return WatchedInput(node, message, f"{base}/{kind}", add, qos, kind, group, **nature)
 
+        def watch_pictures(kind: str, add: Callable[..., None], **nature: bool) -> WatchedInput:
+            transport = parameters[f"{kind}.transport"]
+            message = Image if transport == "raw" else CompressedImage
+            return watch(message, kind, add, transport=transport, **nature)
+
+        assembler, optional = self.assembler, options.depth == "auto"
         self._depth: WatchedInput | None = None
         if options.depth != "off":
-            optional, transport = options.depth == "auto", parameters["depth.transport"]
-            self._depth = watch(
-                "depth", lambda message, _: self.assembler.add_depth(message), transport, optional=optional
-            )
+            self._depth = watch_pictures("depth", lambda message, _: assembler.add_depth(message), optional=optional)
         self._camera_info = watch(
-            "camera_info", lambda message, _: self.assembler.add_camera_info(message), steady=False
+            CameraInfo, "camera_info", lambda message, _: assembler.add_camera_info(message), steady=False
         )
-        self.image = watch("image", self.assembler.add_image, parameters["image.transport"])
+        self.image = watch_pictures("image", assembler.add_image)
 
     def close(self) -> None:
         for watched in self._watched:

@@ -208,7 +208,7 @@ class TransformPoses:
 
     def __init__(self, transforms: Transforms, map_frame: str, axes: str) -> None:
         self._transforms = transforms
-        self._map_frame = map_frame
+        self._map_frame = _bare(map_frame)
         self._axes = axes
 
     def at(self, stamp_ns: int, camera_frame: str, expired: bool) -> Pose | None:

@@ -38,8 +38,10 @@ class Transforms:
 
         Raises:
             NotYet: unknown frames, no connection between them, or a time that TF does not cover.
-            DroppedFrame: what TF says is no pose.
+            DroppedFrame: what TF says is no pose, or there is no stamp, for which it would say the latest one.
         """
+        if stamp_ns == 0:
+            raise DroppedFrame(DropReason.BAD_POSE, "the image has no stamp: TF cannot say where it was taken")
         try:
             transform = self._buffer.lookup_transform(target_frame, source_frame, Time(nanoseconds=stamp_ns)).transform
         except self._failure as error:

@@ -30,6 +30,7 @@ class WatchedInput:
     Args:
         kind: of message; it must have a header.
         topic: private, e.g. "~/image".
+        transport: of image_transport, whose topics lie below the one that `topic` is remapped to; "raw": that one.
         qos_name: the parameter qos.`qos_name`.reliability is `qos`'s.
         callback: takes a message and the time of its arrival (s, monotonic).
         optional: the map does without it.
@@ -46,6 +47,7 @@ class WatchedInput:
         qos_name: str,
         group: CallbackGroup,
         *,
+        transport: str = "raw",
         optional: bool = False,
         steady: bool = True,
     ) -> None:
@@ -58,10 +60,12 @@ class WatchedInput:
         self._stamps: deque[int] = deque(maxlen=_REMEMBERED)
         self._delay = math.nan
 
+        wanted = topic if transport == "raw" else f"{node.resolve_topic_name(topic)}/{transport}"
+
         def subscribe(**events: Any) -> Any:
             callbacks = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos, **events)
             return node.create_subscription(
-                kind, topic, self._on_message, qos, callback_group=group, event_callbacks=callbacks
+                kind, wanted, self._on_message, qos, callback_group=group, event_callbacks=callbacks
             )
 
         try:

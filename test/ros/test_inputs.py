@@ -1,5 +1,5 @@
-"""The node's inputs over real DDS: each kind of pose message, compressed images, several cameras, a calibration that
-changes, time that jumps back."""
+"""The node's inputs over real DDS: each kind of pose message, TF where it is installed, compressed images, several
+cameras, a calibration that changes, time that jumps back."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
+from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.callback_groups import ReentrantCallbackGroup  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from rclpy.time import Time  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 
 from lerf_ros.geometry.camera import Camera  # noqa: E402
 from lerf_ros.geometry.lens import Lens, Rectification  # noqa: E402
+from lerf_ros.geometry.poses import quaternion_from_pose, to_optical  # noqa: E402
 from lerf_ros.ros import conversions as c  # noqa: E402
 from lerf_ros.ros.assembly import FrameAssembler  # noqa: E402
 from lerf_ros.ros.declarations import ParameterError, Parameters  # noqa: E402
@@ -42,10 +45,11 @@ T0 = 100_000 * MS
 class Rig:
     """`CameraInputs` in a node `lerf`, and a node that publishes to it."""
 
-    def __init__(self, context, heard, **parameters):
+    def __init__(self, context, heard, remapped=(), **parameters):
         self.heard = heard  # names of the messages that the inputs have taken
         overrides = [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]
-        self.node = rclpy.create_node("lerf", context=context, parameter_overrides=overrides)
+        rules = ["--ros-args", *(part for rule in remapped for part in ("-r", rule))]
+        self.node = rclpy.create_node("lerf", context=context, cli_args=rules, parameter_overrides=overrides)
         self.camera = rclpy.create_node("camera", context=context)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
@@ -66,10 +70,10 @@ class Rig:
             self.drops.add(drop.reason, str(drop))
 
     def send(self, name, *messages):
-        """Publishes on /lerf/NAME, one after the other: DDS keeps no order between topics."""
+        """Publishes on /lerf/NAME or /NAME, one after the other: DDS keeps no order between topics."""
         for message in messages:
             if name not in self.publishers:
-                self.publishers[name] = self.camera.create_publisher(type(message), f"/lerf/{name}", 10)
+                self.publishers[name] = self.camera.create_publisher(type(message), absolute(name), 10)
                 self.spin_until(lambda: self.publishers[name].get_subscription_count())
             before = len(self.heard)
             self.publishers[name].publish(message)
@@ -90,6 +94,10 @@ class Rig:
         self.node.destroy_node()
         self.camera.destroy_node()
         self.executor.shutdown()
+
+
+def absolute(name):
+    return name if name.startswith("/") else f"/lerf/{name}"
 
 
 def noting(heard, name, add):
@@ -193,6 +201,18 @@ def test_compressed_colour_and_depth(make_rig):
     np.testing.assert_allclose(frame.depth_z, 1.5, rtol=1e-6)
 
 
+def test_transports_lie_below_the_remapped_topic(make_rig):
+    """As image_transport has it: one rule serves every transport."""
+    rig = make_rig(remapped=["~/image:=/camera/color/image_raw"], image__transport="compressed")
+    rig.send("camera_info", info())
+    rig.send("pose", pose_message("pose", pose(0.0), 0.0))
+    rig.send("/camera/color/image_raw/compressed", compressed(picture()[..., ::-1], ".png", "png"))
+    rig.expect(frames=1)
+    np.testing.assert_array_equal(rig.frames[0][1].image, picture())
+    names = {report.name: report.topic for report in rig.inputs.health().reports}
+    assert names["image"] == "/camera/color/image_raw/compressed"
+
+
 def test_two_cameras_on_one_robot(make_rig):
     rig = make_rig(
         cameras=["front", "rear"],
@@ -279,6 +299,89 @@ def test_what_is_missing_is_said(make_rig):
 def test_unusable_parameters_are_refused_by_name(make_rig, parameters, words):
     with pytest.raises(ParameterError, match=words):
         make_rig(**parameters)
+
+
+def transform(parent, child, T, ms=0.0):
+    message = TransformStamped(header=stamped(ms, parent), child_frame_id=child)
+    position, orientation = quaternion_from_pose(T)
+    t, r = message.transform.translation, message.transform.rotation
+    t.x, t.y, t.z = map(float, position)
+    r.x, r.y, r.z, r.w = map(float, orientation)
+    return message
+
+
+@pytest.fixture
+def broadcast(make_rig):
+    """(parameters) -> a rig, and a function that publishes transforms and lets them be heard."""
+    tf2_msgs = pytest.importorskip("tf2_msgs.msg", reason="needs tf2_ros")
+    tf2_ros = pytest.importorskip("tf2_ros", reason="needs tf2_ros")
+
+    def make(**parameters):
+        rig = make_rig(**parameters)
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        topics = {False: ("/tf", 10), True: ("/tf_static", latched)}
+        publishers = {key: rig.camera.create_publisher(tf2_msgs.TFMessage, *topic) for key, topic in topics.items()}
+        rig.spin_until(lambda: all(publisher.get_subscription_count() for publisher in publishers.values()))
+        buffer = rig.inputs._transforms._buffer
+
+        def send(*transforms, static=False):
+            publishers[static].publish(tf2_msgs.TFMessage(transforms=list(transforms)))
+            last = transforms[-1]
+            at = Time.from_msg(last.header.stamp)
+            rig.spin_until(lambda: buffer.can_transform(last.header.frame_id, last.child_frame_id, at))
+
+        assert isinstance(buffer, tf2_ros.Buffer)
+        return rig, send
+
+    return make
+
+
+def test_poses_from_tf_at_the_stamp_of_the_image(broadcast):
+    rig, send = broadcast(pose__source="tf", pose__axes="body")
+    T_base_camera = pose(0.3, 30.0)
+    send(transform("base_link", "camera", T_base_camera), static=True)
+    rig.send("camera_info", info())
+    rig.send("image", image())
+    send(transform("map", "odom", pose(0.0), -100.0), transform("odom", "base_link", pose(1.0), -100.0))
+    rig.spin_until(lambda: rig.inputs.health().missing == "poses")  # of the past: it waits
+    send(transform("map", "odom", pose(2.0), 100.0), transform("odom", "base_link", pose(3.0, 40.0), 100.0))
+    rig.expect(frames=1)
+    expected = to_optical(pose(1.0) @ pose(2.0, 20.0) @ T_base_camera, "body")
+    np.testing.assert_allclose(rig.frames[0][1].T_world_camera, expected, atol=1e-9)
+
+
+def test_a_bag_of_transforms_that_loops(broadcast):
+    rig, send = broadcast(pose__source="tf")
+    send(transform("base_link", "camera", pose(0.5), 0.0), static=True)
+    rig.send("camera_info", info())
+    for round_ in range(2):
+        for ms in (0.0, 60_000.0):
+            rig.send("image", image(ms))
+            send(transform("map", "base_link", pose(ms), ms))
+            rig.expect(frames=2 * round_ + (1 if ms == 0.0 else 2))
+    assert [frame.T_world_camera[0, 3] for _, frame in rig.frames] == [0.5, 60_000.5] * 2
+
+
+def test_a_frame_that_tf_does_not_know_is_named(broadcast):
+    rig, send = broadcast(pose__source="tf", sync__wait=0.2)
+    send(transform("map", "base_link", pose(0.0)))
+    rig.send("camera_info", info())
+    rig.send("image", image(frame="lidar"))
+    rig.expect(frames=0, drops=1)
+    assert rig.drops.snapshot()[0][0].startswith("no_pose: TF from 'lidar' to 'map': ")
+
+
+def test_extrinsics_from_tf_under_odometry(broadcast):
+    rig, send = broadcast(pose__source="odometry", pose__extrinsics="tf", cameras=["front", "rear"])
+    mounts = {"front": pose(0.5), "rear": pose(-0.5, 90.0)}
+    send(*(transform("base_link", f"{name}_camera", T) for name, T in mounts.items()), static=True)
+    rig.send("pose", *(pose_message("odometry", pose(x), ms) for x, ms in ((1.0, -10.0), (2.0, 10.0))))
+    for name in mounts:
+        rig.send(f"{name}/camera_info", info())
+        rig.send(f"{name}/image", image(frame=f"{name}_camera"))
+    rig.expect(frames=2)
+    for name, frame in rig.frames:
+        np.testing.assert_allclose(frame.T_world_camera, pose(1.5) @ mounts[name], atol=1e-9)
 
 
 @pytest.mark.skipif(find_spec("tf2_ros") is not None, reason="tf2_ros is installed")

@@ -190,7 +190,7 @@ class Buffer:
 
 def test_tf_is_asked_again_until_it_knows():
     buffer = Buffer()
-    poses = p.TransformPoses(Transforms(buffer, TransformException), "map", "optical")
+    poses = p.TransformPoses(Transforms(buffer, TransformException), "/map", "optical")
     assert poses.at(T0, "camera", expired=False) is None
     buffer.poses[T0] = random_pose(1)
     np.testing.assert_allclose(poses.at(T0, "/camera", expired=False), random_pose(1) @ random_pose(9), atol=1e-12)
@@ -226,6 +226,14 @@ def _unset() -> TransformStamped:
     transform = TransformStamped()
     transform.transform.rotation.w = 0.0
     return transform
+
+
+def test_an_image_without_a_stamp_does_not_get_the_latest_transform():
+    buffer = Buffer()
+    buffer.poses[0] = np.eye(4)  # to tf2, time 0 is "the latest"
+    poses = p.TransformPoses(Transforms(buffer, TransformException), "map", "optical")
+    with pytest.raises(DroppedFrame, match="the image has no stamp"):
+        poses.at(0, "camera", expired=False)
 
 
 def test_time_that_jumps_back_clears_the_buffer():
