@@ -81,4 +81,5 @@ def unpublished(topics: Sequence[str], alternatives: Sequence[str], remapped: st
     said = f"nobody publishes {', '.join(topics)}"
     if not alternatives:
         return f"{said}: start the camera, or remap {remapped}"
-    return f"{said}, but messages of that type come on {', '.join(alternatives)}: remap {remapped}"
+    types = "that type" if len(topics) == 1 else "those types"
+    return f"{said}, but messages of {types} come on {', '.join(alternatives)}: remap {remapped}"

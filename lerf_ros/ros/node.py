@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from concurrent.futures import Future
 
@@ -20,6 +21,7 @@ from lerf_ros.features.encoder import EncoderError
 from lerf_ros.ros.bridge import Turn, finished
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.declarations import ParameterError, Parameters, Settings
+from lerf_ros.ros.diagnostics import DiagnosticsPublisher
 from lerf_ros.ros.drops import DropCounter
 from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.inputs import CameraInputs
@@ -27,7 +29,8 @@ from lerf_ros.ros.map_services import MapServices, Refusal
 from lerf_ros.ros.map_setup import MapSetup
 from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, LIMITS, declare_cameras, training_limits
 from lerf_ros.ros.process import spin_until_shutdown
-from lerf_ros.ros.status import Snapshot, StatusPublisher
+from lerf_ros.ros.snapshot import MUCH_OUTSIDE, Observer, Snapshot
+from lerf_ros.ros.status import StatusPublisher
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics
 
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
@@ -38,7 +41,6 @@ _SHUTDOWNS = (
     Transition.TRANSITION_INACTIVE_SHUTDOWN,
     Transition.TRANSITION_ACTIVE_SHUTDOWN,
 )
-_OUTSIDE_SHARE = 0.2  # of what is measured; more than that beyond the mapped volume is worth a word
 
 
 class LerfNode(LifecycleNodeMixin, Node):
@@ -51,6 +53,7 @@ class LerfNode(LifecycleNodeMixin, Node):
 
     Publishers:
         ~/status (lerf_ros/Status): at `status.rate` and after every frame that was taken, in every state.
+        /diagnostics (diagnostic_msgs/DiagnosticArray): once a second, in every state.
         ~/target (geometry_msgs/PoseStamped): the best target of the last question, when something was found.
         ~/targets (geometry_msgs/PoseArray): all of them, best first; empty when nothing was found.
         ~/markers (visualization_msgs/MarkerArray): box, approach arrow and label of each.
@@ -62,11 +65,12 @@ class LerfNode(LifecycleNodeMixin, Node):
     Lifecycle:
         configure loads the encoder and builds the map in the worker's thread. The executor stays alive meanwhile: the
         service ~/change_state is a coroutine that awaits the worker before rclpy's synchronous transition runs, so
-        the transition's outcome says whether loading succeeded.
-        activate takes frames, trains and answers; deactivate pauses; cleanup ends the worker and frees its memory.
+        the transition's outcome says whether loading succeeded. Why it did not is in ~/status until the next try.
+        activate takes frames, trains and answers; deactivate pauses; cleanup and shutdown end the worker, awaited in
+        the same way, and free its memory. Transitions that are asked for together come one after the other.
         When the worker dies, ~/status says "error" and why, and deactivate returns ERROR, which leads to unconfigured.
 
-    Parameters: `lerf_ros.ros.parameters.LERF_PARAMETERS`, read at configure (those of a question: with each question).
+    Parameters: `lerf_ros.ros.parameters.LERF_PARAMETERS`, each with the time at which it is read.
     """
 
     def __init__(self) -> None:
@@ -83,16 +87,19 @@ class LerfNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=self._group)
         self._settings = Parameters(self, LERF_PARAMETERS, lambda: self._state, LERF_CHECKS)
         declare_cameras(self._settings)
-        for correction in self._settings.mistyped():
+        self._mistyped = self._settings.mistyped()
+        for correction in self._mistyped:
             self.get_logger().warning(correction)
         self._settings.on_change([f"training.{name}" for name in LIMITS], self._limit_training)
         self._drops = DropCounter()
         self._device = ""
         self._error_logged = False
+        self._observer = Observer()
         self._map_services = MapServices(
             self, self._settings, self._group, worker=self._active_worker, waits_for=self._waits_for, now=self._now
         )
         self._status = StatusPublisher(self, self._settings, self._group, self._snapshot, self._now)
+        DiagnosticsPublisher(self, self._group, self._snapshot)
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
         self._frame_taken = self.create_guard_condition(self._status.publish, self._group)
@@ -293,9 +300,13 @@ class LerfNode(LifecycleNodeMixin, Node):
         return Snapshot(
             state=self._state if error is None else "error",
             message=self._refusal() or self._waits_for() or self._progress(),
+            failed=error is not None or bool(self._failure),
             device=self._device,
             statistics=self._statistics,
+            learning=self._observer.look(self._statistics, time.monotonic()),
+            health=self._health,
             drops=self._drops.snapshot(),
+            mistyped=self._mistyped,
             last_query=self._map_services.last_query,
         )
 
@@ -319,7 +330,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         if self._worker is not None and self._worker.idle:
             return "idle: nothing new to be learnt"
         outside, without_depth = self._statistics.outside_share, self._health.frames_without_depth
-        if outside > _OUTSIDE_SHARE:
+        if outside > MUCH_OUTSIDE:
             return f"mapping, but {outside:.0%} of what is measured lies outside the mapped volume: raise scene.radius"
         return f"mapping; {without_depth} frames came without their depth" if without_depth else "mapping"
 

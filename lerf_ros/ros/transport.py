@@ -42,12 +42,19 @@ def topic_state(node: Node, topic: str, kind: type, qos: QoSProfile) -> TopicSta
 
 
 def _published(node: Node, topic: str, wanted: str) -> tuple[str, ...]:
+    """Topics of a type that other nodes publish."""
     others = [
         name
         for name, types in node.get_topic_names_and_types()
-        if name != topic and wanted in types and node.count_publishers(name)
+        if name != topic
+        and wanted in types
+        and any(_is_of_another(node, each) for each in node.get_publishers_info_by_topic(name))
     ]
     return tuple(difflib.get_close_matches(topic, others, n=_SUGGESTIONS, cutoff=0.0))
+
+
+def _is_of_another(node: Node, endpoint: TopicEndpointInfo) -> bool:
+    return (endpoint.node_namespace, endpoint.node_name) != (node.get_namespace(), node.get_name())
 
 
 def _fault(publishers: list[TopicEndpointInfo], wanted: str, qos: QoSProfile) -> str:

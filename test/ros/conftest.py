@@ -134,6 +134,35 @@ class RunningLerf:
         self._spinning = threading.Thread(target=self._executor.spin)
         self._spinning.start()
         self.client = LerfClient(timeout=timeout)
+        self._publishers: dict = {}
+
+    def frame(self, position: Sequence[float] = (0.0, 0.0, 0.0), without: Sequence[str] = ()) -> None:
+        """Publishes one to the inputs, which must listen: a wall of coloured tiles 2 m away."""
+        from geometry_msgs.msg import PoseStamped
+        from sensor_msgs.msg import CameraInfo, Image
+
+        from lerf_ros.geometry.camera import Camera
+        from lerf_ros.ros import conversions as c
+
+        peer = self.client._node
+        if not self._publishers:
+            kinds = {"camera_info": CameraInfo, "pose": PoseStamped, "depth": Image, "image": Image}
+            self._publishers = {name: peer.create_publisher(kind, f"/lerf/{name}", 10) for name, kind in kinds.items()}
+        while not all(publisher.get_subscription_count() for publisher in self._publishers.values()):
+            self.client._executor.spin_once(timeout_sec=0.1)
+        stamped = c.header(peer.get_clock().now().nanoseconds, "camera")
+        tiles = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+        T_world_camera = np.eye(4)
+        T_world_camera[:3, 3] = position
+        messages = {
+            "camera_info": c.camera_info_message(Camera(150.0, 150.0, 79.5, 59.5, 160, 120), stamped),
+            "pose": c.pose_stamped_message(T_world_camera, c.header(c.stamp_to_ns(stamped.stamp), "map")),
+            "depth": c.depth_message(np.full((120, 160), 2.0, np.float32), stamped),
+            "image": c.image_message(cv2.resize(tiles, (160, 120), interpolation=cv2.INTER_NEAREST), stamped),
+        }
+        for name, message in messages.items():
+            if name not in without:
+                self._publishers[name].publish(message)
 
     def kill_worker(self) -> None:
         """As running out of memory would."""

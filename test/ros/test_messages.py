@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,10 @@ from lerf_ros.query.targets import Answer, Target
 from lerf_ros.ros import messages as m
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.drops import DropCounter, DropReason
-from lerf_ros.ros.status import Snapshot, memory_mb, status_message
+from lerf_ros.ros.input_health import InputHealth, InputReport  # noqa: E402
+from lerf_ros.ros.memory_use import memory_mb  # noqa: E402
+from lerf_ros.ros.snapshot import Learning, Snapshot  # noqa: E402
+from lerf_ros.ros.status import status_message
 from lerf_ros.ros.worker import WorkerStatistics
 
 pytestmark = pytest.mark.ros
@@ -89,9 +94,22 @@ def test_status():
     drops.add(DropReason.OVERRUN)
     drops.add(DropReason.OVERRUN)
     statistics = WorkerStatistics(frames_taken=3, steps=40, loss=0.5, steps_skipped=1, keyframes=2, keyframe_capacity=8)
-    words = {"state": "active", "message": "mapping", "device": "cpu", "last_query": "a mug"}
-    snapshot = Snapshot(statistics=statistics, drops=drops.snapshot(), **words)
-    status = status_message(STAMPED, snapshot, steps_per_second=2.0)
+    report = InputReport("image", "/camera/image", False, 40, 2, 29.5, 0.1, 0.02, math.nan, 1, (), "")
+    snapshot = Snapshot(
+        state="active",
+        message="mapping",
+        failed=False,
+        device="cpu",
+        statistics=statistics,
+        learning=Learning(2.0, 30.0, 0.5),
+        health=InputHealth((report,)),
+        drops=drops.snapshot(),
+        mistyped=[],
+        last_query="a mug",
+    )
+    status = status_message(STAMPED, snapshot)
+    assert (status.steps_per_second, status.map_age, status.map_unchanged) == (2.0, 30.0, 0.5)
+    assert [(each.name, each.rate, each.lost) for each in status.inputs] == [("image", 29.5, 2)]
     assert (status.frames_received, status.steps, status.keyframes, status.keyframe_capacity) == (3, 40, 2, 8)
     assert list(zip(status.drop_reasons, status.drop_counts, strict=True)) == [
         ("no_pose: nothing on ~/pose", 1),
