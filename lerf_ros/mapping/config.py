@@ -12,6 +12,9 @@ from typing import Any, Literal
 from lerf_ros.field.encoding import HashGridConfig
 from lerf_ros.field.language import ScaleInput
 
+TUNABLE = ("keyframe.translation", "keyframe.rotation", "replay.recent")
+"""Settings that may change in the midst of mapping."""
+
 ProposalKind = Literal["auto", "grid", "networks"]
 """Where rays without measured depth are sampled: ``grid``, a coarse density grid that follows the field; ``networks``,
 trained proposal networks (Nerfacto)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +136,15 @@ class Mapper:
     @property
     def outside_share(self) -> float:
         return self._points_outside / max(self._points, 1)
+
+    def tune(self, values: Mapping[str, float]) -> None:
+        """Changes some of the settings `config.TUNABLE`, by dotted name, in the midst of mapping."""
+        self.config = self.config.override(values)
+        self._selector.tune(self.config.keyframe)
+        if self.store is not None:
+            self.store.config = self.config.keyframe
+        if self._trainer is not None:
+            self._trainer.tune(self.config)
 
     def add_frame(self, frame: Frame) -> KeyframeDecision:
         """Offers the next frame of the stream. The first one fixes the image size of the map; later ones of another

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,11 @@ class OnlineMapper:
     def ingest(self, frame: Frame) -> KeyframeDecision:
         """Offers a frame to the map."""
         return self.mapper.add_frame(frame)
+
+    def tune(self, values: Mapping[str, float]) -> None:
+        """As `Mapper.tune`; holds beyond a reset."""
+        self.mapper.tune(values)
+        self._config = self._config.override(values)
 
     def advance(self, may_step: bool = True) -> StepStats | None:
         """One unit of work: a training step, or encoding (returns None). Before a keyframe there is none.

@@ -62,6 +62,10 @@ class KeyframeSelector:
         self._waiting: tuple[Frame, float] | None = None
         self._waited = 0
 
+    def tune(self, config: KeyframeConfig) -> None:
+        """Other thresholds from the next frame on."""
+        self._config = config
+
     def offer(self, frame: Frame, poses: NDArray[np.float64], seen: NDArray[np.int64]) -> Selection:
         """Decides on a frame.
 

@@ -83,8 +83,13 @@ class Trainer:
         self._store.tick()
         return StepStats(self.steps, *terms)
 
+    def tune(self, config: MapperConfig) -> None:
+        """Another `replay.recent` from the next step on."""
+        self._config = config
+
     def _run(self, rays: int) -> tuple[Tensor, ...]:
-        return self._captured.run((rays, self._guided_rays(), self._store.has_language, self._learns_dense()))
+        recent = self._config.replay.recent  # may be tuned, and the step is then captured anew
+        return self._captured.run((rays, self._guided_rays(), self._store.has_language, self._learns_dense(), recent))
 
     def _discard(self) -> None:
         """Forgets a step that was not finished, and the one captured."""

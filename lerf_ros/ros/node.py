@@ -20,21 +20,21 @@ from std_msgs.msg import Header
 from lerf_ros.features.encoder import EncoderError
 from lerf_ros.ros.bridge import Turn, finished
 from lerf_ros.ros.conversions import header
-from lerf_ros.ros.declarations import ParameterError, Parameters, Settings
+from lerf_ros.ros.declarations import ParameterError, Parameters
 from lerf_ros.ros.diagnostics import DiagnosticsPublisher
 from lerf_ros.ros.drops import DropCounter
 from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.inputs import CameraInputs
+from lerf_ros.ros.live_settings import LiveSettings, max_points
 from lerf_ros.ros.map_services import MapServices, Refusal
 from lerf_ros.ros.map_setup import MapSetup
-from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, LIMITS, declare_cameras, training_limits
+from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, declare_cameras, training_limits
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.ros.snapshot import MUCH_OUTSIDE, Observer, Snapshot
 from lerf_ros.ros.status import StatusPublisher
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics
 
 _STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
-_MAX_POINTS = {"cpu": 40_000, "cuda": 50_000}  # surface points at which a question is answered
 _UNDERWAY = {"configure": "configuring", "cleanup": "cleaningup", "shutdown": "shuttingdown"}  # as ROS names them
 _SHUTDOWNS = (
     Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
@@ -76,6 +76,7 @@ class LerfNode(LifecycleNodeMixin, Node):
     def __init__(self) -> None:
         # First of all: destroy_node, which needs them, also follows a failed construction.
         self._worker: MapWorker | None = None
+        self._setup: MapSetup | None = None  # of the last worker
         self._inputs: CameraInputs | None = None  # while active
         self._loading: Future[None] | None = None
         self._turn = Turn()  # to change state
@@ -90,9 +91,8 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._mistyped = self._settings.mistyped()
         for correction in self._mistyped:
             self.get_logger().warning(correction)
-        self._settings.on_change([f"training.{name}" for name in LIMITS], self._limit_training)
+        LiveSettings(self._settings, self._running)
         self._drops = DropCounter()
-        self._device = ""
         self._error_logged = False
         self._observer = Observer()
         self._map_services = MapServices(
@@ -164,15 +164,14 @@ class LerfNode(LifecycleNodeMixin, Node):
     def _start_worker(self) -> Future[None]:
         """Raises ParameterError."""
         parameters = self._settings
-        setup = MapSetup.of(parameters)
-        self._device = setup.device_name
+        self._setup = setup = MapSetup.of(parameters)
         self._drops = DropCounter()
         self._error_logged = False
         self._worker = MapWorker(
             setup.make,
             self._drops,
             on_frame=self._frame_taken.trigger,
-            max_points=parameters["query.max_points"] or _MAX_POINTS[setup.device.type],
+            max_points=max_points(parameters, setup),
             max_age=parameters["query.max_age"],
             threads=parameters["training.threads"],
             limits=training_limits(parameters),
@@ -180,10 +179,6 @@ class LerfNode(LifecycleNodeMixin, Node):
         self.get_logger().info(f"loading: {setup}")
         self._loading = self._worker.start()
         return self._loading
-
-    def _limit_training(self, settings: Settings) -> None:
-        if self._worker is not None:
-            self._worker.limit(training_limits(settings))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Succeeds when the encoder is loaded and the map built."""
@@ -249,6 +244,9 @@ class LerfNode(LifecycleNodeMixin, Node):
     def _statistics(self) -> WorkerStatistics:
         return self._worker.statistics if self._worker is not None else WorkerStatistics()
 
+    def _running(self) -> tuple[MapWorker, MapSetup] | None:
+        return (self._worker, self._setup) if self._worker is not None and self._setup is not None else None
+
     def _close_inputs(self) -> None:
         inputs, self._inputs = self._inputs, None
         if inputs is not None:
@@ -301,7 +299,7 @@ class LerfNode(LifecycleNodeMixin, Node):
             state=self._state if error is None else "error",
             message=self._refusal() or self._waits_for() or self._progress(),
             failed=error is not None or bool(self._failure),
-            device=self._device,
+            device=self._setup.device_name if self._setup is not None else "",
             statistics=self._statistics,
             learning=self._observer.look(self._statistics, time.monotonic()),
             health=self._health,

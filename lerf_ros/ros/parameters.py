@@ -199,6 +199,14 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         read=Read.ALWAYS,
     ),
     Parameter(
+        "replay.recent",
+        -1.0,
+        "[0, 1], share of the rays that comes from new keyframes; negative: the preset's",
+        -1.0,
+        1.0,
+        read=Read.ALWAYS,
+    ),
+    Parameter(
         "training.enabled",
         True,
         "false: frames are ignored, the node only answers (from a loaded map)",
@@ -333,6 +341,8 @@ def mapper_config(parameters: Settings, preset: str) -> MapperConfig:
     ):
         if parameters[name] > 0:
             values[setting] = parameters[name]
+    if parameters["replay.recent"] >= 0:
+        values["replay.recent"] = parameters["replay.recent"]
     for name in ("dense.model", "dense.pretrained"):
         if parameters[name]:
             values[name] = parameters[name]

@@ -130,6 +130,10 @@ class MapWorker:
             self._running = False
             self._frames.clear()
 
+    def answer_at(self, max_points: int, max_age: float) -> None:
+        """Other surface points from the next question on."""
+        self._max_points, self._max_age = max_points, max_age
+
     def limit(self, limits: Limits) -> None:
         """Other limits, from now on."""
         with self._wake:
