@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from geometry_msgs.msg import PoseStamped
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 
-from lerf_ros.msg import Status
+from lerf_ros.ros.consumer import PACE_PARAMETERS, Consumer
 from lerf_ros.ros.conversions import (
     camera_info_message,
     depth_message,
@@ -35,15 +33,7 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
         read=Read.START,
     ),
     Parameter("rate", 0.0, "Hz; 0: the source's own", 0.0, 1000.0, read=Read.START),
-    Parameter("consumer", "/lerf", "node whose ~/status says what was taken, for the pace 'consumed'", read=Read.START),
-    Parameter(
-        "patience",
-        10.0,
-        "s, after which an untaken frame is given up, for the pace 'consumed'",
-        0.1,
-        3600.0,
-        read=Read.ALWAYS,
-    ),
+    *PACE_PARAMETERS,
     Parameter(
         "holdout", 0, "frames 0, n, 2n, ... are kept back for evaluation; 0: none", 0, 1_000_000, read=Read.START
     ),
@@ -97,46 +87,22 @@ class CameraNode(Node):
 
         self.finished = False
         self._next = 0
-        self._published = 0  # since the last look at the consumer's count
-        self._published_at = -float("inf")  # s, monotonic
-        self._taken: int | None = None  # what the consumer has taken or dropped in all
-        self._taken_before = 0
-        period = 1.0 / (self._settings["rate"] or self._source.rate_hz)
-        if self._settings["pace"] == "consumed":
-            self._period = period
-            self.create_subscription(Status, f"{self._settings['consumer']}/status", self._on_status, qos)
-            self.create_timer(_POLL, self._publish_when_taken)
-        else:
-            self.create_timer(period, self._publish_in_time)
+        self._begun = False
+        self._period = 1.0 / (self._settings["rate"] or self._source.rate_hz)  # s
+        self._consumer = Consumer(self, self._settings) if self._settings["pace"] == "consumed" else None
+        self.create_timer(_POLL if self._consumer else self._period, self._advance)
         self.get_logger().info(f"{self._source.name}: {len(self._indices)} of {len(self._source)} frames to publish")
 
-    def _on_status(self, status: Status) -> None:
-        self._taken = status.frames_received + sum(status.drop_counts) if status.state == "active" else None
-
-    def _publish_in_time(self) -> None:
-        if self._next < len(self._indices):
-            self._publish()
-        else:
-            self._end()
-
-    def _publish_when_taken(self) -> None:
-        """The next frame, once the mapper has taken (or dropped) the last one."""
-        if self._taken is None:
+    def _advance(self) -> None:
+        if self._consumer and not (self._consumer.ready() and self._consumer.since_sent >= self._period):
             return
-        waited = time.monotonic() - self._published_at
-        if self._published and self._taken <= self._taken_before:
-            if waited < self._settings["patience"]:
-                return
-            self.get_logger().warning(f"frame {self._indices[self._next - 1]} was not taken within {waited:.1f} s")
+        self._begun = self._begun or all(p.get_subscription_count() for p in (self._image, self._info, self._pose))
         if self._next == len(self._indices):
             self._end()
-        elif waited >= self._period:
-            self._taken_before = self._taken
+        elif self._begun:
             self._publish()
 
     def _publish(self) -> None:
-        if not self._published and not all(p.get_subscription_count() for p in (self._image, self._info, self._pose)):
-            return
         frame = self._source[self._indices[self._next]]
         stamp_ns = self.get_clock().now().nanoseconds
         stamped = header(stamp_ns, self._settings["camera_frame"])
@@ -146,8 +112,8 @@ class CameraNode(Node):
             self._depth.publish(depth_message(frame.depth_z, stamped, self._settings["depth_encoding"]))
         self._image.publish(image_message(frame.image, stamped))
         self._next += 1
-        self._published += 1
-        self._published_at = time.monotonic()
+        if self._consumer:
+            self._consumer.sent()
 
     def _end(self) -> None:
         if self._settings["loop"]:

@@ -53,6 +53,8 @@ def open_source(spec: str, world_scale: float | None = None) -> FrameSource:
         if not seed.isdecimal():
             raise ValueError(f'"{spec}" does not name a room: write room:SEED with a whole number, such as room:7')
         return Room(int(seed))
+    if path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file():
+        raise ValueError(f"{path} is a bag of topics: play it, with the program bag_player (README, Recordings)")
     if not path.exists():
         raise ValueError(f'"{spec}" is neither an existing folder nor of the form room:SEED, such as room:7')
     return RgbdFolder(path)

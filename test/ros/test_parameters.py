@@ -13,6 +13,7 @@ from rclpy.parameter import Parameter as RosParameter  # noqa: E402
 
 from lerf_ros.mapping.config import PRESETS  # noqa: E402
 from lerf_ros.ros import parameters as p  # noqa: E402
+from lerf_ros.ros.bag_player import BAG_PARAMETERS  # noqa: E402
 from lerf_ros.ros.camera_node import CAMERA_PARAMETERS  # noqa: E402
 from lerf_ros.ros.declarations import Parameters  # noqa: E402
 from lerf_ros.ros.pace import Limits  # noqa: E402
@@ -61,7 +62,9 @@ def make_node():
     context.try_shutdown()
 
 
-@pytest.mark.parametrize("table", [p.LERF_PARAMETERS, CAMERA_PARAMETERS], ids=["lerf", "camera"])
+@pytest.mark.parametrize(
+    "table", [p.LERF_PARAMETERS, CAMERA_PARAMETERS, BAG_PARAMETERS], ids=["lerf", "camera", "bag_player"]
+)
 def test_node_declares_the_table(make_node, table):
     node, settings = make_node(table)
     for parameter in table:
