@@ -35,6 +35,9 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("rate", 0.0, "Hz; 0: the source's own", 0.0, 1000.0, read=Read.START),
     *PACE_PARAMETERS,
     Parameter(
+        "subscribers", 1, "of image, camera_info and pose that the first frame waits for", 1, 100, read=Read.START
+    ),
+    Parameter(
         "holdout", 0, "frames 0, n, 2n, ... are kept back for evaluation; 0: none", 0, 1_000_000, read=Read.START
     ),
     Parameter("loop", False, "begin again after the last frame", read=Read.ALWAYS),
@@ -61,8 +64,8 @@ class CameraNode(Node):
     Subscriptions (only with the pace 'consumed'):
         <consumer>/status (lerf_ros/Status)
 
-    Parameters: `CAMERA_PARAMETERS`. The first frame waits for a subscriber of image, camera_info and pose. All messages
-    of a frame carry one stamp, the time of publication.
+    Parameters: `CAMERA_PARAMETERS`. The first frame waits for `subscribers` of image, camera_info and pose. All
+    messages of a frame carry one stamp, the time of publication.
 
     Raises:
         ValueError: the source cannot be opened, or a parameter is out of range.
@@ -96,7 +99,8 @@ class CameraNode(Node):
     def _advance(self) -> None:
         if self._consumer and not (self._consumer.ready() and self._consumer.since_sent >= self._period):
             return
-        self._begun = self._begun or all(p.get_subscription_count() for p in (self._image, self._info, self._pose))
+        awaited = (self._image, self._info, self._pose)
+        self._begun = self._begun or all(p.get_subscription_count() >= self._settings["subscribers"] for p in awaited)
         if self._next == len(self._indices):
             self._end()
         elif self._begun:

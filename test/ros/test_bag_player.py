@@ -112,6 +112,7 @@ def test_a_bag_of_a_live_run_gives_its_keyframes(keyframes, recording, tmp_path)
             "camera_node",
             f"source:={recording}",
             "rate:=100.0",
+            "subscribers:=2",  # the map and the recorder
             spin=lambda camera: recorder.spin_until(lambda: camera.poll() is not None),
         )
         recorder.spin_until(lambda: all(len(recorder.of(topic)) == 12 for topic in KINDS))
