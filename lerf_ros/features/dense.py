@@ -20,7 +20,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from lerf_ros.features.encoder import Encoder, EncoderError
-from lerf_ros.kernels import has_bfloat16
+from lerf_ros.kernels import has_bfloat16, runs_kernels
 
 DINO = "vit_small_patch8_224.dino"
 CLIP_TOKENS = "clip-tokens"
@@ -51,8 +51,13 @@ class DenseGrid:
         """Features (R, dim) float32 at pixels, bilinear between cell centres, clamped at the outermost ones.
 
         ``buffer`` (K, rows, columns, dim) any float type: the grids of K images; ``slots`` (R,) int64 which of them;
-        ``uv`` (R, 2) px. Shapes are fixed and nothing depends on values: safe in a CUDA graph.
+        ``uv`` (R, 2) px. Shapes are fixed and nothing depends on values: safe in a CUDA graph. One launch where our
+        kernels run.
         """
+        if runs_kernels(buffer.device):
+            from lerf_ros.features.dense_triton import interpolate_triton  # not everywhere installed
+
+            return interpolate_triton(buffer, slots, uv, self.height, self.width)
         u = ((uv[:, 0] + 0.5) * (self.columns / self.width) - 0.5).clamp(0, self.columns - 1)
         v = ((uv[:, 1] + 0.5) * (self.rows / self.height) - 0.5).clamp(0, self.rows - 1)
         left, top = u.long(), v.long()
