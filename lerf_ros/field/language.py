@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lerf_ros.field.encoding import HashGrid, HashGridConfig
 from lerf_ros.field.networks import autocast, compute_dtype, mlp
+from lerf_ros.kernels import runs_kernels
 
 # Standardises log(scale / m): crops of indoor scenes measure some 5 cm to 2 m.
 _LOG_SCALE_MEAN = math.log(0.3)
@@ -75,6 +76,7 @@ class LanguageField(nn.Module):
         )
         self.clip_out = nn.Linear(hidden, embed_dim, bias=False)  # without bias, so that |W h|^2 = h^T (W^T W) h
         self.dino_head = mlp(self.feature_dim, hidden, 1, dino_dim) if dino_dim > 0 else None
+        self._dino_dim = dino_dim
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -83,7 +85,43 @@ class LanguageField(nn.Module):
 
     def features(self, x_unit: Tensor) -> Tensor:
         """What is blended along rays and kept at surface points: x_unit (N, 3) -> (N, F) float32."""
-        return torch.cat([self.coarse(x_unit), self.fine(x_unit)], dim=-1)
+        return torch.cat(self.encoded(x_unit), dim=-1)
+
+    def encoded(self, x_unit: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, of each grid for itself: x_unit (N, 3) -> (N, F_coarse), (N, F_fine)."""
+        return self.coarse(x_unit), self.fine(x_unit)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether :meth:`decode` runs here: with kernels, and for the sizes that they are made for."""
+        dims = self.feature_dim, self.clip_out.out_features, self._dino_dim
+        fits = self.clip_out.in_features in (64, 128, 256) and self.feature_dim <= 256 and not any(n % 16 for n in dims)
+        return fits and self.compute_dtype == torch.bfloat16 and runs_kernels(self.coarse.table.device)
+
+    def decode(self, features: Tensor, scale: Tensor, with_dino: bool) -> tuple[Tensor, Tensor | None]:
+        """Both heads for training, each in one launch, see :attr:`is_fused`.
+
+        Args:
+            features, scale: as for :meth:`embed`.
+            with_dino: whether the DINO head, which there must be, is asked, too.
+
+        Returns:
+            (N, D) bfloat16, embeddings before they are normalised; (N, D_dino) bfloat16, or None.
+        """
+        from lerf_ros.field.head_triton import Head, HeadSizes  # not everywhere installed
+
+        features = features.to(self.compute_dtype)
+        (hidden, inputs), (embed, _) = self.clip_from_features.weight.shape, self.clip_out.weight.shape
+        told = {"physical": "log", "normalised": "plain", "none": "none"}[self.scale_input]
+        layers = sum(isinstance(part, nn.ReLU) for part in self.clip_hidden)
+        sizes = HeadSizes(inputs, hidden, layers, embed, told, False, _LOG_SCALE_MEAN, _LOG_SCALE_STD)
+        parts = self.clip_from_features, self.clip_from_scale, self.clip_hidden, self.clip_out
+        weights = [weight for part in parts if part is not None for weight in part.parameters()]
+        outputs = Head.apply(features, scale, sizes, *weights)
+        if not with_dino or self.dino_head is None:
+            return outputs, None
+        sizes = HeadSizes(inputs, hidden, 1, self._dino_dim)
+        return outputs, Head.apply(features, None, sizes, *self.dino_head.parameters())
 
     def embed(self, features: Tensor, scale: Tensor) -> Tensor:
         """Embeddings at scales.

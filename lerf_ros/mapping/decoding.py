@@ -14,6 +14,8 @@ from torch.nn.functional import normalize
 
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.field.language import LanguageField, ScaleInput
+from lerf_ros.field.networks import autocast
+from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.config import LanguageConfig
 from lerf_ros.mapping.marching import March
 from lerf_ros.render.volume import accumulate, median_depth
@@ -77,7 +79,8 @@ class LanguageFeatures:
 def training_features(language: LanguageField, marched: March, config: LanguageConfig) -> LanguageFeatures:
     """What training decodes of each ray, see `config.Decoding`; no gradient reaches the weights."""
     if config.decoding != "sampled":
-        return _heaviest(language, marched, config)
+        with autocast(language.precision, marched.weights.device):  # the heads would round the features anyhow
+            return _heaviest(language, marched, config)
     cdf = marched.weights.detach().cumsum(dim=1)
     drawn = cdf[:, -1:] * torch.rand_like(cdf[:, :1])
     index = torch.searchsorted(cdf, drawn, right=True).clamp_max(cdf.shape[1] - 1)
@@ -96,7 +99,14 @@ def asked_features(language: LanguageField, marched: March, config: LanguageConf
 def _heaviest(language: LanguageField, marched: March, config: LanguageConfig) -> LanguageFeatures:
     """The heaviest samples of each ray, blended or kept apart; their weights are made to sum to one."""
     weights = marched.weights.detach()
-    heaviest, index = weights.topk(min(config.samples, weights.shape[1]), dim=1, sorted=False)
+    kept = min(config.samples, weights.shape[1])
+    if config.decoding == "blend" and runs_kernels(weights.device):
+        from lerf_ros.mapping.decoding_triton import Blend, heaviest_triton  # not everywhere installed
+
+        heaviest, x_unit, t = heaviest_triton(weights, marched.x_unit, marched.t_edges, kept)
+        encoded = language.encoded(x_unit.flatten(0, 1))
+        return LanguageFeatures(language, Blend.apply(heaviest, *encoded), t)
+    heaviest, index = weights.topk(kept, dim=1, sorted=False)
     heaviest = heaviest / heaviest.sum(dim=1, keepdim=True).clamp_min(1e-8)
     x_unit = torch.gather(marched.x_unit, 1, index[..., None].expand(-1, -1, 3))
     features = language.features(x_unit.flatten(0, 1)).view(*index.shape, -1)
