@@ -4,9 +4,9 @@ With the features f of a point, its scale s where the head is told one, and the 
 
     h_1 = relu(W_1 f + s w + b_1),  h_l = relu(W_l h_(l-1) + b_l),  outputs = W h_L (+ b)
 
-A program takes a block of points through all layers. A layer has more weights than a multiprocessor has registers, so
-its weights stream by, some rows at a time, and its activations go through memory: the backward pass wants them anyhow,
-and the block's own lie in the nearest cache. A first launch backward follows the gradients to the features, a second
+A program takes a block of points through all layers. A head has more weights than a multiprocessor holds, so they
+stream by, some rows at a time, and activations go through memory: the backward pass wants them anyhow, and the block's
+own lie in a near cache. A first launch backward follows the gradients to the features, a second
 one makes those of the weights from what both left behind, many programs a layer, each with some of the points. Their
 sums come in any order: gradients agree to rounding, not to the last bit, from run to run.
 

@@ -1,4 +1,4 @@
-"""Loss terms of the map, one function per term. R rays, S samples, D embedding size; all return a scalar.
+"""Loss terms of the map, one function per term. R rays, S samples, D embedding size; all terms are scalars.
 
 Those on depth and on the shape of the weights are means of what `render.composite` gives per ray."""
 
@@ -7,11 +7,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lerf_ros.mapping.decoding import LanguageFeatures
 from lerf_ros.render.composite import is_measured
 from lerf_ros.render.resampling import Histogram
 
 _CHARBONNIER_EPSILON = 1e-3
-_LEAST_DENSE_VARIANCE = 0.01
+LEAST_DENSE_VARIANCE = 0.01
 
 
 def colour_loss(rgb: Tensor, target: Tensor) -> Tensor:
@@ -49,6 +50,30 @@ def interlevel_loss(t_edges: Tensor, weights: Tensor, histogram: Histogram) -> T
     return ((w - bound).clamp_min(0).square() / (w + 1e-7)).sum(dim=1).mean()
 
 
+def language_losses(
+    features: LanguageFeatures, scale: Tensor, targets: Tensor, dense: Tensor | None, known: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`language_loss` of the embeddings of rays, and `dino_loss` of their dense features: in a few launches where our
+    kernels run.
+
+    Args:
+        features: of R rays.
+        scale: as for their `embed`.
+        targets: (R, D), as for `language_loss`.
+        dense, known: (R, D_dino) and (R,), as for `dino_loss`; or None, both: the second term is zero.
+    """
+    if features.weights is None and features.field.is_fused:
+        from lerf_ros.mapping.losses_triton import LanguageLosses  # not everywhere installed
+
+        outputs, dino = features.field.decode(features.features, scale, dense is not None)
+        return LanguageLosses.apply(outputs, targets, dino, dense, known)
+    language = language_loss(features.embed(scale), targets)
+    dino = None if dense is None else features.dino()
+    if dino is None or dense is None or known is None:
+        return language, torch.zeros_like(language)
+    return language, dino_loss(dino, dense, known)
+
+
 def language_loss(embeds: Tensor, targets: Tensor) -> Tensor:
     """Mean of 1 - cos over the rays with a target; embeds, targets (R, D) unit, a target of zeros: none.
 
@@ -75,4 +100,4 @@ def dino_loss(features: Tensor, targets: Tensor, known: Tensor) -> Tensor:
     mean = (targets * weights).sum(dim=0) / count
     spread = ((targets - mean).square() * weights).sum()
     error = ((features - targets).square() * weights).sum()
-    return error / spread.maximum(_LEAST_DENSE_VARIANCE * count)
+    return error / spread.maximum(LEAST_DENSE_VARIANCE * count)

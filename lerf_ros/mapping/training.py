@@ -123,10 +123,13 @@ class Trainer:
             loss = loss + weight.interlevel * losses.interlevel_loss(free.t_edges, free.weights, histogram)
         if self._fields.exposure is not None:
             loss = loss + weight.exposure * self._fields.exposure.log_gains.square().mean()
-        language, dino = torch.zeros_like(loss), torch.zeros_like(loss)
         if self._language_rays and self._store.has_language:
             language, dino = self._language_losses(batch, marched)
-            loss = loss + weight.language * language + weight.dino * dino
+            loss = loss.add(language, alpha=weight.language)
+            if self._learns_dense():
+                loss = loss.add(dino, alpha=weight.dino)
+        else:
+            language, dino = torch.zeros(2, device=loss.device).unbind()
 
         self._networks.zero_grad(set_to_none=True)
         loss.backward()
@@ -176,21 +179,21 @@ class Trainer:
 
     def _language_losses(self, batch: RayBatch, marched: March) -> tuple[Tensor, Tensor]:
         """Language at a random crop size of the encoded range, and dense features, on the first rays of the batch."""
-        assert self._fields.language is not None
+        field = self._fields.language
+        assert field is not None
         rays = slice(self._language_rays)
         slots, store = batch.slots[rays], self._store
         random = torch.rand_like(batch.z_per_t[rays])
         targets, crop_px = store.layout.supervision(store.embeds, store.valid, slots, batch.uv[rays], random)
-        features = training_features(self._fields.language, marched[rays], self._config.language)
+        features = training_features(field, marched[rays], self._config.language)
         focal_px = store.intrinsics[slots, 1]
         t = features.t.movedim(0, -1)  # rays last: one or several features a ray
         scale = self._crop_scale.of(crop_px, t, batch.z_per_t[rays], focal_px).movedim(-1, 0)
-        language = losses.language_loss(features.embed(scale), targets)
-        dino = features.dino() if self._learns_dense() else None
-        if dino is None:
-            return language, torch.zeros_like(language)
-        dense = store.dense_grid.interpolate(store.dense, slots, batch.uv[rays])
-        return language, losses.dino_loss(dino, dense, store.dense_valid[slots])
+        dense, known = None, None
+        if self._learns_dense():
+            dense = store.dense_grid.interpolate(store.dense, slots, batch.uv[rays])
+            known = store.dense_valid[slots]
+        return losses.language_losses(features, scale, targets, dense, known)
 
     def _set_rates(self) -> None:
         share = rate_share(self.steps, self._config.optimiser)
