@@ -496,6 +496,7 @@ def measure(options: argparse.Namespace, room: Room, texts: Sequence[str]) -> tu
         raise BenchmarkError(f"{room.name} shows nothing that could be asked for in {len(room)} frames")
     frames = [frame_messages(room[index]) for index in range(len(room))]  # rendered before anything is timed
     parameters = [f"device:={options.device}", f"preset:={options.preset}", f"status.rate:={STATUS_RATE}"]
+    parameters.append("training.idle_steps:=0")  # speeds are those of a node that goes on learning
     with (
         Robot() as robot,
         LerfClient(timeout=options.patience) as client,
