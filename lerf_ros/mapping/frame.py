@@ -22,6 +22,7 @@ class Frame:
             be a distance (zero, negative, infinite) are stored as NaN.
         camera: pinhole model of this very image size.
         T_world_camera: (4, 4) float64, optical camera axes in the map frame.
+        stream: name of the camera, where several feed one map; sharpness is compared within a stream.
 
     Raises:
         ValueError: with a reason that a robot user can act on.
@@ -32,6 +33,7 @@ class Frame:
     depth_z: np.ndarray | None
     camera: Camera
     T_world_camera: Pose
+    stream: str = ""
 
     def __post_init__(self) -> None:
         image = np.asarray(self.image)
@@ -69,7 +71,7 @@ class Frame:
             cut = np.ascontiguousarray(depth_z[window])
             depth_z = cv2.resize(cut, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         fitted = camera.cropped(left, top, crop_width, crop_height).resized(width, height)
-        return Frame(self.stamp_ns, image, depth_z, fitted, self.T_world_camera)
+        return Frame(self.stamp_ns, image, depth_z, fitted, self.T_world_camera, self.stream)
 
 
 def _checked_depth(depth_z: np.ndarray, height: int, width: int) -> np.ndarray:

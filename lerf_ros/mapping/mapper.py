@@ -107,7 +107,7 @@ class Mapper:
         self.bounds: SceneBounds | None = None
         self._trainer: Trainer | None = None
         self._rays = rays_per_step(config)
-        self._selector = KeyframeSelector(config.keyframe)
+        self._selectors: dict[str, KeyframeSelector] = {}  # by stream: how sharp is sharp depends on the camera
         self._points = self._points_outside = 0
         self._surface: _KeptSurface | None = None
         if camera is not None:
@@ -140,7 +140,8 @@ class Mapper:
     def tune(self, values: Mapping[str, float]) -> None:
         """Changes some of the settings `config.TUNABLE`, by dotted name, in the midst of mapping."""
         self.config = self.config.override(values)
-        self._selector.tune(self.config.keyframe)
+        for selector in self._selectors.values():
+            selector.tune(self.config.keyframe)
         if self.store is not None:
             self.store.config = self.config.keyframe
         if self._trainer is not None:
@@ -153,7 +154,8 @@ class Mapper:
             self._reserve(frame.camera)
         assert self.store is not None
         frame = frame.fitted(self.store.camera.width, self.store.camera.height)
-        selection = self._selector.offer(frame, self.store.host_poses, self.store.seen)
+        selector = self._selectors.setdefault(frame.stream, KeyframeSelector(self.config.keyframe))
+        selection = selector.offer(frame, self.store.host_poses, self.store.seen)
         if selection.frame is None:
             return KeyframeDecision(False, selection.reason)
         frame = selection.frame
@@ -250,7 +252,7 @@ class Mapper:
         self.store, self._surface = saved.store, None
         self.dense_dim = saved.store.dense_dim
         self._rays = rays_per_step(saved.config)
-        self._selector = KeyframeSelector(saved.config.keyframe)
+        self._selectors = {}
         self._points = self._points_outside = 0
         self._bound(saved.bounds)
         assert self._trainer is not None

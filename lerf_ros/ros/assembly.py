@@ -13,13 +13,12 @@ from functools import partial
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lerf_ros.geometry.lens import Lens
-from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.ros.conversions import lens_from_info, stamp_to_ns
 from lerf_ros.ros.drops import DropCounter, DroppedFrame, DropReason
 from lerf_ros.ros.encodings import ConversionError
 from lerf_ros.ros.frame_builder import FrameBuilder
-from lerf_ros.ros.pose_sources import PoseSource
+from lerf_ros.ros.pose_sources import PoseSource, doubt_of_axes
 from lerf_ros.ros.stamped_queue import RESTART_NS, StampedQueue
 
 DEPTH_USES = ("auto", "required", "off")
@@ -47,6 +46,12 @@ class AssemblyOptions:
     same_frame: bool = True
 
 
+@dataclass(frozen=True)
+class _Calibration:
+    lens: Lens | ConversionError
+    frame: str
+
+
 @dataclass
 class _WaitingImage:
     stamp_ns: int
@@ -72,7 +77,7 @@ class FrameAssembler:
         deliver: called for every complete frame with what builds it, which raises DroppedFrame.
         depth_published: whether somebody publishes depth. The first keyframe sets the scale of the map, so that
             optional depth is also waited for before the first has come.
-        name: what its topics begin with, for messages.
+        camera: its name, where there are several; its topics begin with ~/`camera`.
     """
 
     def __init__(
@@ -82,19 +87,19 @@ class FrameAssembler:
         drops: DropCounter,
         deliver: Callable[[Callable[[], Frame]], None],
         depth_published: Callable[[], bool] = lambda: False,
-        name: str = "~",
+        camera: str = "",
     ) -> None:
         self.options = options
         self.frames_without_depth = 0  # delivered although depth was expected
-        self.last_pose: Pose | None = None  # of the last image that was delivered
+        self.doubt = ""  # why the last image that was delivered looks as if its frames were mixed up, in words
         self._poses = poses
         self._drops = drops
         self._deliver = deliver
         self._depth_published = depth_published
-        self._name = name
-        self._builder = FrameBuilder(options.same_frame)
+        self._base = f"~/{camera}" if camera else "~"
+        self._builder = FrameBuilder(camera, options.same_frame)
         self._images: deque[_WaitingImage] = deque()
-        self._lenses: StampedQueue[Lens | ConversionError] = StampedQueue(options.queue)
+        self._calibrations: StampedQueue[_Calibration] = StampedQueue(options.queue)
         self._infos_in_step = 0  # images in a row that had a camera_info of their own stamp
         self._depths: StampedQueue[Image | CompressedImage] = StampedQueue(options.queue)
         self._last_stamp_ns: int | None = None
@@ -112,11 +117,12 @@ class FrameAssembler:
 
     def add_camera_info(self, message: CameraInfo) -> None:
         lens: Lens | ConversionError
+        frame = message.header.frame_id
         try:
             lens = lens_from_info(message, self.options.rectified)
         except ConversionError as error:  # kept: the images that need it are dropped with that reason
             lens = error
-        self._lenses.add(stamp_to_ns(message.header.stamp), lens)
+        self._calibrations.add(stamp_to_ns(message.header.stamp), _Calibration(lens, frame))
         self.advance()
 
     def add_depth(self, message: Image | CompressedImage) -> None:
@@ -163,9 +169,9 @@ class FrameAssembler:
         lacking = [
             what
             for what, there in (
-                (f"{self._name}/camera_info", len(self._lenses) > 0),
+                (f"{self._base}/camera_info", len(self._calibrations) > 0),
                 ("poses", pose is not None),
-                (f"{self._name}/depth", not needs_depth or self._depth_at(waiting.stamp_ns) is not None),
+                (f"{self._base}/depth", not needs_depth or self._depth_at(waiting.stamp_ns) is not None),
             )
             if not there
         ]
@@ -178,30 +184,33 @@ class FrameAssembler:
             DroppedFrame: the image cannot be used.
         """
         stamp_ns, image = waiting.stamp_ns, waiting.message
-        found = self._lens_at(stamp_ns, expired)
-        if found is None and expired:
-            raise DroppedFrame(DropReason.NO_CAMERA_INFO, f"nothing on {self._name}/camera_info")
+        calibration = self._calibration_at(stamp_ns, expired)
+        if calibration is None and expired:
+            raise DroppedFrame(DropReason.NO_CAMERA_INFO, f"nothing on {self._base}/camera_info")
         T_world_camera = self._poses.at(stamp_ns, image.header.frame_id, expired)
         depth = self._depth_at(stamp_ns)
         depth_awaited = depth is None and self._depth_expected()
-        if found is None or T_world_camera is None or (depth_awaited and not expired):
+        if calibration is None or T_world_camera is None or (depth_awaited and not expired):
             return None
-        self._infos_in_step = self._infos_in_step + 1 if found[0] == stamp_ns else 0
-        if isinstance(found[1], ConversionError):
-            raise DroppedFrame(DropReason.BAD_CAMERA_INFO, str(found[1]))
+        self._infos_in_step = self._infos_in_step + 1 if calibration[0] == stamp_ns else 0
+        lens, calibrated_frame = calibration[1].lens, calibration[1].frame
+        if isinstance(lens, ConversionError):
+            raise DroppedFrame(DropReason.BAD_CAMERA_INFO, str(lens))
         if depth_awaited:
             if self.options.depth == "required":
                 within = f"within {self.options.slop:g} s of the image"
-                detail = f"nothing on {self._name}/depth {within} (depth.use is 'required')"
+                detail = f"nothing on {self._base}/depth {within} (depth.use is 'required')"
                 raise DroppedFrame(DropReason.NO_DEPTH, detail)
             self.frames_without_depth += 1
-        self.last_pose = T_world_camera
-        return partial(self._builder.build, stamp_ns, image, found[1], depth, T_world_camera)
+        self.doubt = doubt_of_axes(T_world_camera)
+        if calibrated_frame and calibrated_frame != image.header.frame_id:
+            self.doubt = f"its camera_info is of frame '{calibrated_frame}', its images of '{image.header.frame_id}'"
+        return partial(self._builder.build, stamp_ns, image, lens, depth, T_world_camera)
 
-    def _lens_at(self, stamp_ns: int, expired: bool) -> tuple[int, Lens | ConversionError] | None:
+    def _calibration_at(self, stamp_ns: int, expired: bool) -> tuple[int, _Calibration] | None:
         """A camera publishes one CameraInfo with every image, or one for ever: a calibration holds from its stamp on.
         Where images had their own until now, it is waited for, since the calibration may just have changed."""
-        before, after = self._lenses.before(stamp_ns), self._lenses.after(stamp_ns)
+        before, after = self._calibrations.before(stamp_ns), self._calibrations.after(stamp_ns)
         may_come = self._infos_in_step >= _IN_STEP and after is None and not expired
         if before is not None and (before[0] == stamp_ns or not may_come):
             return before

@@ -17,10 +17,12 @@ class FrameBuilder:
     calibration changes.
 
     Args:
+        camera: its name; the stream of its frames.
         same_frame: depth must not carry another frame_id than the image.
     """
 
-    def __init__(self, same_frame: bool = True) -> None:
+    def __init__(self, camera: str = "", same_frame: bool = True) -> None:
+        self._camera = camera
         self._same_frame = same_frame
         self._rectification: Rectification | None = None
 
@@ -72,7 +74,8 @@ class FrameBuilder:
                 )
             depth_z = rectification.depth(depth_z)
         try:
-            return Frame(stamp_ns, rectification.colour(rgb), depth_z, rectification.camera, T_world_camera)
+            colours = rectification.colour(rgb)
+            return Frame(stamp_ns, colours, depth_z, rectification.camera, T_world_camera, self._camera)
         except ValueError as error:
             raise DroppedFrame(DropReason.REJECTED, str(error)) from error
 

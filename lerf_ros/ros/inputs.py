@@ -25,14 +25,13 @@ from lerf_ros.ros.pose_sources import (
     PoseTopic,
     TransformMount,
     TransformPoses,
-    doubt_of_axes,
 )
 from lerf_ros.ros.transforms import Transforms, TransformsMissing, open_transforms
 from lerf_ros.ros.watched_input import WatchedInput
 
 Offer = Callable[[Callable[[], Frame], str], None]  # what builds a frame, and the name of its camera
 _POLL = 0.02, 0.05  # s, how often waiting images are looked at, at most and at least
-_LOOKS = 10  # images whose axes are looked at
+_LOOKS = 10  # images that have to look wrong before a word is said
 
 
 class CameraInputs:
@@ -125,7 +124,7 @@ class _Camera:
         options, base = assembly_options(parameters), f"~/{name}" if name else "~"
         self._node, self._name, self._offer = node, name, offer
         self._looks = _LOOKS
-        self.assembler = FrameAssembler(options, poses, drops, self._deliver, self._depth_published, base)
+        self.assembler = FrameAssembler(options, poses, drops, self._deliver, self._depth_published, name)
 
         def watch(message: type, kind: str, add: Callable[..., None], **nature: Any) -> WatchedInput:
             qos = qos_profile(parameters, kind)
@@ -161,17 +160,15 @@ class _Camera:
         return self._depth is not None and self._depth.published
 
     def _deliver(self, build: Callable[[], Frame]) -> None:
-        if self._looks:
-            self._look_at_axes()
+        self._say_doubt()
         self._offer(build, self._name)
 
-    def _look_at_axes(self) -> None:
-        """Wrong axes give a map that looks right and is not: said once, when all of the first images are doubtful."""
-        pose = self.assembler.last_pose
-        doubt = doubt_of_axes(pose) if pose is not None else ""
+    def _say_doubt(self) -> None:
+        """Frames that are mixed up give a map that looks right and is not: said once, when all first images raise
+        doubt."""
+        if not self._looks:
+            return
+        doubt = self.assembler.doubt
         self._looks = self._looks - 1 if doubt else 0
         if doubt and not self._looks:
-            self._node.get_logger().warning(
-                f"the camera of {self.image.topic}: {doubt}. If it does not, and z is up in the map, then pose.axes is "
-                "wrong, or its place on the robot is"
-            )
+            self._node.get_logger().warning(f"the camera of {self.image.topic}: {doubt}")

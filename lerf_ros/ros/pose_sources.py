@@ -231,10 +231,11 @@ def doubt_of_axes(T_world_camera: Pose) -> str:
     """Why the axes of a camera look wrong in a map whose z is up; empty when they do not. Body axes taken for optical
     ones look straight up, optical ones taken for body axes lie on their side."""
     right, _, forward = np.asarray(T_world_camera)[2, :3]
+    advice = "if it does not, and z is up in the map, then pose.axes is wrong, or its place on the robot is"
     if forward > _STEEP:
-        return "it seems to look straight up"
+        return f"it seems to look straight up: {advice}"
     if abs(right) > _STEEP:
-        return "it seems to lie on its side"
+        return f"it seems to lie on its side: {advice}"
     return ""
 
 

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -59,6 +60,18 @@ def test_points_of_frames_of_other_sizes_lie_on_the_walls(box):
         np.testing.assert_allclose(wall, 1.0, atol=0.02)  # depth of the nearest pixel, to half a pixel of the smallest
         seen = store.images[slot][uv[:, 1], uv[:, 0]].numpy() / 255
         assert np.median(np.abs(seen - box.colour(x_world.numpy()))) < 0.02
+
+
+def test_a_camera_with_softer_pictures_is_no_blurred_one(box):
+    """Two cameras take turns: each picture is as sharp as those of its own camera, so that all are taken at once."""
+    mapper = Mapper(box.config, box.camera, 0, "cpu", seed=0)
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        for stream, soft in (("front", False), ("rear", True)):
+            picture = rng.integers(0, 255, (48, 64, 3), np.uint8)
+            picture = cv2.GaussianBlur(picture, (0, 0), 2) if soft else picture
+            frame = Frame(i, picture, None, box.camera, box.pose(i + 0.5 * soft), stream)
+            assert mapper.add_frame(frame).accepted
 
 
 def test_the_step_after_many_has_a_smaller_loss(box, mapper):

@@ -22,6 +22,7 @@ from lerf_ros.geometry.camera import Camera  # noqa: E402
 from lerf_ros.ros import conversions as c  # noqa: E402
 from lerf_ros.ros.client import ClientError, LerfClient  # noqa: E402
 
+TOPICS = ("image", "camera_info", "depth", "pose")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 TIMEOUT = 90.0  # s, for a loaded machine
 CAMERA = Camera(150.0, 150.0, 79.5, 59.5, 160, 120)
@@ -173,7 +174,8 @@ def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, tiny, rec
 
 
 def test_lifecycle_and_bad_inputs(processes, tiny, client):
-    node = processes.start("lerf_node", "sync.wait:=0.2", *tiny)
+    surely = [f"qos.{topic}.reliability:=reliable" for topic in TOPICS]  # each message is sent once
+    node = processes.start("lerf_node", "sync.wait:=2.0", *surely, *tiny)
     assert client.state() == "unconfigured"
     answer = client.query("a chair")
     assert not answer.success and "ros2 lifecycle set /lerf configure" in answer.message

@@ -3,8 +3,10 @@ cameras, a calibration that changes, time that jumps back."""
 
 from __future__ import annotations
 
+import re
 import time
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -230,6 +232,7 @@ def test_two_cameras_on_one_robot(make_rig):
     frames = dict(rig.frames)
     np.testing.assert_allclose(frames["front"].T_world_camera[:3, 3], (1.5, 0.0, 0.0))
     np.testing.assert_allclose(frames["rear"].T_world_camera[:3, 3], (1.0, 0.0, 0.0))
+    assert [frame.stream for _, frame in rig.frames] == [name for name, _ in rig.frames]
     assert frames["rear"].camera == CAMERA.scaled(0.5) and frames["front"].camera == CAMERA
 
 
@@ -274,6 +277,28 @@ def test_late_and_missing_depth(make_rig):
     rig.send("image", image(100.0))
     rig.expect(frames=1, drops=1)
     assert rig.drops.snapshot()[0][0].startswith("no_depth: nothing on ~/depth within 0.02 s")
+
+
+@pytest.mark.parametrize(
+    ("T", "frame", "words"),
+    [
+        (to_optical(pose(0.0, 90.0), "body"), "camera", ""),
+        (pose(0.0, 90.0), "camera", "/lerf/image: it seems to look straight up: .*pose.axes"),
+        (to_optical(pose(0.0), "body"), "depth", "camera_info is of frame 'depth', its images of 'camera'"),
+    ],
+)
+def test_frames_that_seem_mixed_up_are_said_once(make_rig, monkeypatch, T, frame, words):
+    rig, said = make_rig(), []
+    monkeypatch.setattr(rig.node, "get_logger", lambda: SimpleNamespace(warning=said.append))
+    message = info()
+    message.header.frame_id = frame
+    rig.send("camera_info", message)
+    for i in range(15):
+        rig.send("pose", pose_message("pose", T, i))
+        rig.send("image", image(i))
+        rig.expect(frames=i + 1)
+        assert len(said) == (1 if words and i >= 9 else 0)
+    assert not words or re.search(words, said[0])
 
 
 def test_what_is_missing_is_said(make_rig):
