@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 from rclpy.callback_groups import CallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from lerf_ros.ros.conversions import stamp_to_ns
 from lerf_ros.ros.input_health import NOTEWORTHY_LOSS, InputReport, unpublished
 from lerf_ros.ros.transport import topic_state
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 _SILENT = 5.0  # s without a message that are worth a word
 _REMEMBERED = 64  # arrivals that rates and offsets are taken over
@@ -135,7 +139,8 @@ class WatchedInput:
         if self._lost > NOTEWORTHY_LOSS * (self._received + self._lost):
             self._node.get_logger().warning(
                 f"{self._lost} messages of {self.topic} have been lost in transport, {self._received} have come: "
-                "use config/fastdds.xml on both sides, compressed images, or a slower camera",
+                "use config/fastdds.xml on both sides, compressed images, or, when the camera publishes reliably, "
+                f"qos.{self._qos_name}.reliability: reliable",
                 throttle_duration_sec=_REPEAT,
             )
 

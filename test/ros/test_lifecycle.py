@@ -26,6 +26,7 @@ def test_a_failed_configure_is_mended_and_every_transition_can_be_repeated(proce
     node = processes.start(
         "lerf_node",
         "encoder.model:=ViT-Z-99",
+        "keyframe.translaton:=0.3",
         *tiny,
         remapped=("__ns:=/robot", "__node:=mapper", "~/image:=front/image", "~/query:=/where_is"),
     )
@@ -54,6 +55,8 @@ def test_a_failed_configure_is_mended_and_every_transition_can_be_repeated(proce
     node.send_signal(signal.SIGINT)
     assert node.wait(TIMEOUT) == 0, node.log.read_text()
     assert "Traceback" not in node.log.read_text()
+    mistyped = "parameter keyframe.translaton does not exist and has no effect: did you mean keyframe.translation?"
+    assert mistyped in node.log.read_text()
 
 
 def test_sigint_ends_the_node_in_every_state(processes, tiny, tmp_path):
