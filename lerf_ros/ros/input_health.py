@@ -70,6 +70,16 @@ class InputHealth:
             problems = [unpublished([report.topic for report in silent], list(alternatives), remapped), *problems]
         return "; ".join(problems)
 
+    @property
+    def doubt(self) -> str:
+        """What is wrong, although frames come; empty when nothing is known to be."""
+        for report in self.reports:
+            if report.optional and report.publishers and report.problem:
+                return report.problem
+            if report.loses:
+                return f"{report.lost} messages of {report.topic} were lost in transport: see config/fastdds.xml"
+        return ""
+
 
 def unpublished(topics: Sequence[str], alternatives: Sequence[str], remapped: str) -> str:
     """The sentence about topics that nobody publishes.

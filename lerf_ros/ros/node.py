@@ -18,6 +18,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from lerf_ros.features.encoder import EncoderError
+from lerf_ros.ros import words
 from lerf_ros.ros.bridge import Turn, finished
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.declarations import ParameterError, Parameters
@@ -30,7 +31,7 @@ from lerf_ros.ros.map_services import MapServices, Refusal
 from lerf_ros.ros.map_setup import MapSetup
 from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, declare_cameras, training_limits
 from lerf_ros.ros.process import spin_until_shutdown
-from lerf_ros.ros.snapshot import MUCH_OUTSIDE, Observer, Snapshot
+from lerf_ros.ros.snapshot import Observer, Snapshot
 from lerf_ros.ros.status import StatusPublisher
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics
 
@@ -275,62 +276,37 @@ class LerfNode(LifecycleNodeMixin, Node):
         return self._worker
 
     def _refusal(self) -> str:
-        """Why nothing can be answered at present; empty when it can."""
-        state, name = self._state, self.get_fully_qualified_name()
-        if self._worker is not None and self._worker.error is not None:
-            step = "deactivate" if state == "active" else "cleanup"
-            return f"the mapper has failed ({self._worker.error}): ros2 lifecycle set {name} {step}, then configure"
-        if state == "active":
-            return ""
-        if state in ("unconfigured", "inactive"):
-            steps = "configure, then activate" if state == "unconfigured" else "activate"
-            said = self._failure or f"{self.get_name()} is {state}"
-            return f"{said}: ros2 lifecycle set {name} {steps}"
-        if state == "finalized":
-            return f"{self.get_name()} has been shut down: start it anew"
-        return f"{self.get_name()} is {state}: wait"
+        error = self._worker.error if self._worker is not None else None
+        return words.refusal(self.get_fully_qualified_name(), self._state, error, self._failure)
 
     def _snapshot(self) -> Snapshot:
         error = self._worker.error if self._worker is not None else None
         if error is not None and self._state in ("inactive", "active") and not self._error_logged:
             self._error_logged = True
             self.get_logger().error("the mapper has failed:\n" + "".join(traceback.format_exception(error)))
+        health, statistics, drops = self._health, self._statistics, self._drops.snapshot()
+        idle = self._worker is not None and self._worker.idle
         return Snapshot(
             state=self._state if error is None else "error",
-            message=self._refusal() or self._waits_for() or self._progress(),
+            message=self._refusal()
+            or words.waits_for(health, statistics, drops)
+            or words.progress(health, statistics, idle),
             failed=error is not None or bool(self._failure),
             device=self._setup.device_name if self._setup is not None else "",
-            statistics=self._statistics,
-            learning=self._observer.look(self._statistics, time.monotonic()),
-            health=self._health,
-            drops=self._drops.snapshot(),
+            statistics=statistics,
+            learning=self._observer.look(statistics, time.monotonic()),
+            health=health or InputHealth(),
+            drops=drops,
             mistyped=self._mistyped,
             last_query=self._map_services.last_query,
         )
 
     @property
-    def _health(self) -> InputHealth:
-        return self._inputs.health() if self._inputs is not None else InputHealth()
+    def _health(self) -> InputHealth | None:
+        return self._inputs.health() if self._inputs is not None else None
 
     def _waits_for(self) -> str:
-        """What an active node lacks, in words; empty when frames come in (or need not)."""
-        health = self._health
-        if health.trouble or self._inputs is None or self._statistics.frames_taken:
-            return health.trouble
-        if health.missing:
-            return f"images come, but nothing that fits them on {health.missing}"
-        dropped = self._drops.snapshot()
-        return f"every frame is dropped; {dropped[-1][0]}" if dropped else "no frame yet"
-
-    def _progress(self) -> str:
-        if self._inputs is None:
-            return "answering; training.enabled is false"
-        if self._worker is not None and self._worker.idle:
-            return "idle: nothing new to be learnt"
-        outside, without_depth = self._statistics.outside_share, self._health.frames_without_depth
-        if outside > MUCH_OUTSIDE:
-            return f"mapping, but {outside:.0%} of what is measured lies outside the mapped volume: raise scene.radius"
-        return f"mapping; {without_depth} frames came without their depth" if without_depth else "mapping"
+        return words.waits_for(self._health, self._statistics, self._drops.snapshot())
 
     def _now(self) -> Header:
         return header(self.get_clock().now().nanoseconds, self._settings["map.frame"])

@@ -16,6 +16,7 @@ from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from lerf_ros.ros import diagnostics as d  # noqa: E402
+from lerf_ros.ros import words  # noqa: E402
 from lerf_ros.ros.input_health import InputHealth, InputReport  # noqa: E402
 from lerf_ros.ros.snapshot import Learning, Observer, Snapshot  # noqa: E402
 from lerf_ros.ros.worker import WorkerStatistics  # noqa: E402
@@ -155,3 +156,47 @@ def test_frames_and_drops_are_counted_over_dds(lerf):
     heard.wait_for("frames", lambda s: s.level == d.OK and s.message == "1 frames taken")
     values = {pair.key: pair.value for pair in heard.wait_for("frames", lambda s: True).values}
     assert values["dropped: no_pose"] == "1" and values["taken"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "failure", "said"),
+    [
+        ("active", None, "", ""),
+        ("unconfigured", None, "", "lerf is unconfigured: ros2 lifecycle set /robot/lerf configure, then activate"),
+        ("unconfigured", None, "no", "no: ros2 lifecycle set /robot/lerf configure, then activate"),
+        ("inactive", None, "", "lerf is inactive: ros2 lifecycle set /robot/lerf activate"),
+        (
+            "inactive",
+            OSError("x"),
+            "",
+            "the mapper has failed (x): ros2 lifecycle set /robot/lerf cleanup, then configure",
+        ),
+        ("configuring", None, "", "lerf is configuring: wait"),
+        ("finalized", None, "", "lerf has been shut down: start it anew"),
+    ],
+)
+def test_a_refusal_names_the_next_step(state, error, failure, said):
+    assert words.refusal("/robot/lerf", state, error, failure) == said
+
+
+def test_what_is_waited_for_and_what_could_be_better():
+    none, some = WorkerStatistics(), WorkerStatistics(frames_taken=1)
+    good = InputHealth((IMAGE,))
+    broken = InputHealth((replace(IMAGE, problem="no message on /camera/image for 9 s"),))
+    depth = replace(IMAGE, name="depth", optional=True, problem="its type is Mist")
+    drops = [("no_pose: nothing on ~/pose", 3)]
+    assert words.waits_for(None, none, []) == "" and words.progress(None, none, False).startswith("answering")
+    assert words.waits_for(good, none, []) == "no frame yet"
+    assert words.waits_for(good, none, drops) == "every frame is dropped; no_pose: nothing on ~/pose"
+    assert words.waits_for(replace(good, missing="~/pose"), none, drops).endswith("nothing that fits them on ~/pose")
+    assert words.waits_for(good, some, drops) == "" and words.progress(good, some, False) == "mapping"
+    assert words.waits_for(broken, some, []) == "no message on /camera/image for 9 s"  # the camera was unplugged
+    assert words.progress(InputHealth((IMAGE, depth)), some, False) == "mapping, but its type is Mist"
+    assert words.waits_for(InputHealth((IMAGE, depth)), some, []) == ""
+    assert "9 messages of /camera/image were lost" in words.progress(
+        InputHealth((replace(IMAGE, lost=9),)), some, False
+    )
+    assert words.progress(replace(good, frames_without_depth=2), some, True) == (
+        "idle: nothing new to be learnt; 2 frames came without their depth"
+    )
+    assert "outside the mapped volume" in words.progress(good, WorkerStatistics(outside_share=0.5), False)
