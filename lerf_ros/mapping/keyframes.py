@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +16,19 @@ from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.frame import Frame
-from lerf_ros.mapping.selection import cells_seen, motion
+from lerf_ros.mapping.scene import STRIDE
+from lerf_ros.mapping.selection import cells_of, cells_seen, motion
 
 _POINT_STRIDE = 32  # every n-th pixel is enough to see which volume the keyframes cover
+
+
+class KeyframePoses(NamedTuple):
+    """Where the keyframes are, in the order of their stamps: stamps_ns (N,) int64, T_world_camera (N, 4, 4); and what
+    their camera is like."""
+
+    stamps_ns: NDArray[np.int64]
+    T_world_camera: NDArray[np.float64]
+    camera: Camera
 
 
 class KeyframeStore:
@@ -39,8 +52,8 @@ class KeyframeStore:
         poses (K, 4, 4) float64 T_world_camera; intrinsics (K, 4) float32 fx, fy, cx, cy in pixels;
         embeds (K, crops, D) float16, one per crop in the order of the pyramid layout; valid (K, L) bool;
         dense (K, rows, columns, dense_dim) float16 on the cells of dense_grid; dense_valid (K,) bool;
-        recent (R,) int64 and recent_count () int64: slots of new keyframes, those of the last R that training has seen
-        for less than `replay.recent_steps` steps, come first;
+        recent (K,) int64 and recent_count () int64: slots that training has seen for less than `replay.recent_steps`
+        steps come first: the last `replay.recent_keyframes` new ones, and those that were moved;
         language (K,) int64 and language_count () int64: slots with at least one valid level come first;
         count () int64: slots in use.
     """
@@ -50,7 +63,7 @@ class KeyframeStore:
     ) -> None:
         capacity = config.keyframe.capacity
         self.config = config.keyframe
-        self._recent_steps = config.replay.recent_steps
+        self._recent_steps, self._recent_keyframes = config.replay.recent_steps, config.replay.recent_keyframes
         self.camera = camera
         self.embed_dim, self.dense_dim = embed_dim, dense_dim
         self.layout = PyramidLayout.build(camera.height, camera.width, config.pyramid.fractions, config.pyramid.strides)
@@ -65,7 +78,7 @@ class KeyframeStore:
         cells = (self.dense_grid.rows, self.dense_grid.columns) if dense_dim else (0, 0)
         self.dense = torch.zeros(capacity, *cells, dense_dim, dtype=torch.float16, device=device)
         self.dense_valid = torch.zeros(capacity, dtype=torch.bool, device=device)
-        self.recent = torch.zeros(config.replay.recent_keyframes, dtype=torch.int64, device=device)
+        self.recent = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.recent_count = torch.zeros((), dtype=torch.int64, device=device)
         self.language = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.language_count = torch.zeros((), dtype=torch.int64, device=device)
@@ -76,6 +89,8 @@ class KeyframeStore:
         self._age_order: list[int] = []  # slots, newest first
         self._new: list[int] = []  # of them, those that count as new
         self._born = [0] * capacity  # step at which a slot's keyframe came
+        self._moved: list[int] = []  # slots that count as new because they were moved ...
+        self._moved_at = 0  # ... at this step
         self._step = 0
         self._poses = np.zeros((capacity, 4, 4))  # host copies: decisions never wait for the device
         self._valid = np.zeros((capacity, levels), bool)
@@ -93,6 +108,13 @@ class KeyframeStore:
         """Upper bound of the device memory of all slots."""
         buffers = [getattr(self, name) for name in self._saved]
         return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
+
+    @property
+    def by_stamp(self) -> KeyframePoses:
+        """Copies, so that any thread may read them."""
+        stamps_ns = np.array(self.stamps_ns[: len(self)], np.int64)
+        order = np.argsort(stamps_ns, kind="stable")
+        return KeyframePoses(stamps_ns[order], self.host_poses[order], self.camera)
 
     @property
     def host_poses(self) -> NDArray[np.float64]:
@@ -126,8 +148,8 @@ class KeyframeStore:
 
     @property
     def steps_since_news(self) -> int:
-        """Training steps since a keyframe came."""
-        return self._step - max(self._born)
+        """Training steps since a keyframe came or was moved."""
+        return self._step - max(self._moved_at, *self._born)
 
     @property
     def newest_first(self) -> tuple[int, ...]:
@@ -174,11 +196,29 @@ class KeyframeStore:
         self._register(slot, frame.T_world_camera, cells_seen(frame, self.config.unseen_voxel))
         return slot, self.generations[slot]
 
+    def move(self, slots: Sequence[int], T_world_camera: NDArray[np.float64]) -> None:
+        """Gives keyframes other poses (S, 4, 4), and with them all that was derived from the former ones. They count as
+        new again, all of them: what training has put where they were has to go."""
+        self._poses[list(slots)] = T_world_camera
+        self.poses.copy_(torch.from_numpy(self._poses))
+        for slot in slots:
+            self._measure(slot, list(range(len(self))))
+            self._cells[slot] = cells_of(self._measured_points(slot), self.config.unseen_voxel)
+        self.seen = np.unique(np.concatenate(self._cells))
+        self._moved = list(dict.fromkeys([*slots, *self._moved]))
+        self._moved_at = self._step
+        self._publish()
+
     def tick(self) -> None:
         """Counts a training step: keyframes cease to be new."""
         self._step += 1
-        if self._new and self._step - self._born[self._new[-1]] >= self._recent_steps:
+        aged = bool(self._new) and self._step - self._born[self._new[-1]] >= self._recent_steps
+        healed = bool(self._moved) and self._step - self._moved_at >= self._recent_steps
+        if aged:
             self._new.pop()
+        if healed:
+            self._moved = []
+        if aged or healed:
             self._publish()
 
     def write_embeds(self, slot: int, generation: int, start: int, embeds: Tensor) -> bool:
@@ -249,20 +289,33 @@ class KeyframeStore:
         used = [other for other in self._age_order if other != slot]
         self._age_order = [slot, *used]
         self._born[slot] = self._step
-        self._new = [slot, *(other for other in self._new if other != slot)][: len(self.recent)]
+        self._new = [slot, *(other for other in self._new if other != slot)][: self._recent_keyframes]
+        self._moved = [other for other in self._moved if other != slot]
         self._poses[slot] = T_world_camera
-        distances = motion(T_world_camera, self._poses[used], self.config)
-        self._distances[slot, used] = self._distances[used, slot] = distances
+        self._measure(slot, used)
         self._cells[slot] = cells
         self.seen = np.unique(np.concatenate(self._cells))
         self._publish()
+
+    def _measure(self, slot: int, others: list[int]) -> None:
+        """How far a keyframe is from others."""
+        distances = motion(self._poses[slot], self._poses[others], self.config)
+        self._distances[slot, others] = self._distances[others, slot] = distances
+        self._distances[slot, slot] = np.inf
+
+    def _measured_points(self, slot: int) -> NDArray[np.float64]:
+        """As `scene.measured_points`, of a keyframe as it is now."""
+        v, u = torch.isfinite(self.depth_z[slot, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]).nonzero(as_tuple=True)
+        uv = STRIDE * torch.stack([u, v], dim=-1) + STRIDE // 2
+        return self.lifted(torch.full_like(u, slot), uv)[0].cpu().numpy()
 
     def _publish(self) -> None:
         """Brings what a training step reads up to date on the device."""
         self.valid.copy_(torch.from_numpy(self._valid))
         self.dense_valid.copy_(torch.from_numpy(self._dense_valid))
-        self.recent[: len(self._new)].copy_(torch.tensor(self._new, dtype=torch.int64))
-        self.recent_count.fill_(len(self._new))
+        recent = list(dict.fromkeys([*self._new, *self._moved]))
+        self.recent[: len(recent)].copy_(torch.tensor(recent, dtype=torch.int64))
+        self.recent_count.fill_(len(recent))
         with_language = np.flatnonzero(self._valid.any(axis=1))
         self.language[: len(with_language)].copy_(torch.from_numpy(with_language))
         self.language_count.fill_(len(with_language))

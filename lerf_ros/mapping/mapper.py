@@ -6,19 +6,21 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.contraction import SceneBounds
-from lerf_ros.geometry.poses import Pose
+from lerf_ros.geometry.poses import Pose, rotation_angle
 from lerf_ros.mapping import checkpoint
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.corrections import Correction, Trajectory
 from lerf_ros.mapping.decoding import CropScale
 from lerf_ros.mapping.extraction import MapSurface, SurfaceSource
 from lerf_ros.mapping.fields import MapFields
@@ -26,12 +28,13 @@ from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.rendering import Rendering, psnr, render_view
 from lerf_ros.mapping.scene import enclosing, first_bounds, measured_points
-from lerf_ros.mapping.selection import KeyframeSelector
+from lerf_ros.mapping.selection import KeyframeSelector, motion
 from lerf_ros.mapping.training import StepStats, Trainer, rays_per_step
 
 _LOG = logging.getLogger(__name__)
 
 _MUCH_OUTSIDE = 0.2  # share of a keyframe's points outside the volume
+_LEAST_CORRECTION = 0.01  # of the distance between keyframes: less is not worth learning anew
 _PREQUENTIAL_STRIDE = 16  # pixels; a keyframe is judged on this grid before it is trained on
 
 
@@ -83,6 +86,7 @@ class Mapper:
 
     Attributes:
         version: grows with every change of the map.
+        keyframes_version: grows when keyframes come, go or move.
         outside_share: share of the measured points of the keyframes, since the volume last grew, that lie outside it,
             where space is squashed and detail is lost.
     """
@@ -101,7 +105,7 @@ class Mapper:
         self.embed_dim = embed_dim
         self.dense_dim = dense_dim
         self.device = torch.device(device)
-        self.version = 0
+        self.version = self.keyframes_version = 0
         self.fields = MapFields(config, embed_dim, dense_dim).to(self.device)
         self.store: KeyframeStore | None = None
         self.bounds: SceneBounds | None = None
@@ -109,6 +113,7 @@ class Mapper:
         self._rays = rays_per_step(config)
         self._selectors: dict[str, KeyframeSelector] = {}  # by stream: how sharp is sharp depends on the camera
         self._points = self._points_outside = 0
+        self._trajectory: Trajectory | None = None  # the latest correction
         self._surface: _KeptSurface | None = None
         if camera is not None:
             self._reserve(camera)
@@ -154,6 +159,8 @@ class Mapper:
             self._reserve(frame.camera)
         assert self.store is not None
         frame = frame.fitted(self.store.camera.width, self.store.camera.height)
+        if self._trajectory is not None and (corrected := self._trajectory.at(frame.stamp_ns)) is not None:
+            frame = replace(frame, T_world_camera=corrected)  # it was on its way when the correction came
         selector = self._selectors.setdefault(frame.stream, KeyframeSelector(self.config.keyframe))
         selection = selector.offer(frame, self.store.host_poses, self.store.seen)
         if selection.frame is None:
@@ -166,9 +173,49 @@ class Mapper:
         slot, generation = self.store.insert(frame)
         if self.fields.exposure is not None:
             self.fields.exposure.reset(slot)
-        self._fit_volume(frame)
+        self._fit_volume(measured_points(frame))
         self.version += 1
+        self.keyframes_version += 1
         return KeyframeDecision(True, selection.reason, slot, generation, frame.stamp_ns, quality)
+
+    def correct(self, trajectory: Trajectory) -> Correction:
+        """Moves keyframes to where they were in truth; further training heals the map.
+
+        Colours, depth and embeddings of crops belong to images and stay. All else that came from the former poses is
+        made anew, and the keyframes that were moved are trained on like new ones. Frames that come later with a stamp
+        of before are corrected, too.
+        """
+        self._trajectory = trajectory
+        for selector in self._selectors.values():
+            selector.forget()  # it has a former pose
+        store = self.store
+        if store is None or self.bounds is None:
+            return Correction(0, 0, 0)
+        known = {slot: trajectory.at(stamp_ns) for slot, stamp_ns in enumerate(store.stamps_ns[: len(store)])}
+        matched = {slot: pose for slot, pose in known.items() if pose is not None}
+        former = {slot: store.host_poses[slot].copy() for slot in matched}
+        moved = [
+            slot
+            for slot, pose in matched.items()
+            if motion(pose, former[slot][None], store.config)[0] > _LEAST_CORRECTION
+        ]
+        if not moved:
+            return Correction(len(store), len(matched), 0)
+        store.move(moved, np.stack([matched[slot] for slot in moved]))
+        self._surface = None  # its points lie where the surface was
+        self._points = self._points_outside = 0
+        self._fit_volume(store.seen_points())
+        assert self._trainer is not None
+        self._trainer.freshen()
+        self.version += 1
+        self.keyframes_version += 1
+        return Correction(
+            len(store),
+            len(matched),
+            len(moved),
+            max(float(np.linalg.norm((matched[slot] - former[slot])[:3, 3])) for slot in moved),
+            max(rotation_angle(matched[slot][:3, :3], former[slot][:3, :3]) for slot in moved),
+        )
 
     def step(self) -> StepStats:
         """One training step; of fewer rays from now on, where memory runs out.
@@ -254,10 +301,12 @@ class Mapper:
         self._rays = rays_per_step(saved.config)
         self._selectors = {}
         self._points = self._points_outside = 0
+        self._trajectory = None
         self._bound(saved.bounds)
         assert self._trainer is not None
         self._trainer.steps = saved.steps
         self.version += 1
+        self.keyframes_version += 1
 
     def _reserve(self, camera: Camera) -> None:
         self.store = KeyframeStore(self.config, camera, self.embed_dim, self.device, self.dense_dim)
@@ -286,15 +335,15 @@ class Mapper:
         known = depth_errors[np.isfinite(depth_errors)]
         return Quality(psnr_db, float(np.median(known)) if len(known) else math.nan)
 
-    def _fit_volume(self, frame: Frame) -> None:
-        """Counts what a new keyframe sees outside the volume; when that is much, an automatic volume grows.
+    def _fit_volume(self, points: NDArray[np.float64]) -> None:
+        """Counts which of the points (N, 3) that keyframes see lie outside the volume; when these are many, an
+        automatic volume grows.
 
         Growing means to begin training anew, in a volume around all that the keyframes see: they are all still there,
         so that the map is back within seconds. Each growth adds the margin, so there are few.
         """
         assert self.bounds is not None and self.store is not None
-        points = torch.from_numpy(measured_points(frame))
-        outside = len(points) - int(self.bounds.contains(points).sum())
+        outside = len(points) - int(self.bounds.contains(torch.from_numpy(points)).sum())
         self._points += len(points)
         self._points_outside += outside
         if outside <= _MUCH_OUTSIDE * len(points):
@@ -307,7 +356,7 @@ class Mapper:
             _LOG.info("the mapped volume grew to a radius of %.1f m; training starts anew", self.bounds.radius)
         else:
             _LOG.warning(
-                "%.0f %% of what a new keyframe sees lies outside the mapped volume, where detail is lost: set a "
+                "%.0f %% of what keyframes see lies outside the mapped volume, where detail is lost: set a "
                 "larger scene.radius (now %.1f m) and reset the map",
                 100 * outside / len(points),
                 self.bounds.radius,

@@ -17,6 +17,7 @@ from lerf_ros.features.dense import load_dense
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.corrections import Correction, Trajectory
 from lerf_ros.mapping.extraction import MapSurface
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
@@ -100,6 +101,10 @@ class OnlineMapper:
         """As `Mapper.tune`; holds beyond a reset."""
         self.mapper.tune(values)
         self._config = self._config.override(values)
+
+    def correct(self, trajectory: Trajectory) -> Correction:
+        """As `Mapper.correct`; crops belong to images, wherever these were taken."""
+        return self.mapper.correct(trajectory)
 
     def advance(self, may_step: bool = True) -> StepStats | None:
         """One unit of work: a training step, or encoding (returns None). Before a keyframe there is none.

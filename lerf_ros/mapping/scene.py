@@ -9,19 +9,19 @@ from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping.config import SceneConfig
 from lerf_ros.mapping.frame import Frame
 
-_STRIDE = 16  # every n-th pixel is enough to see which volume a view covers
+STRIDE = 16  # every n-th pixel, from half of it, is enough to see which volume a view covers
 
 
 def measured_points(frame: Frame) -> NDArray[np.float64]:
     """World points (N, 3) of a coarse grid of the frame's measured pixels, metres; none without depth."""
     if frame.depth_z is None:
         return np.empty((0, 3))
-    depth_z = frame.depth_z[_STRIDE // 2 :: _STRIDE, _STRIDE // 2 :: _STRIDE]
+    depth_z = frame.depth_z[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
     v, u = np.nonzero(np.isfinite(depth_z))
     z = depth_z[v, u].astype(np.float64)
     camera = frame.camera
-    x = (u * _STRIDE + _STRIDE // 2 - camera.cx) / camera.fx * z
-    y = (v * _STRIDE + _STRIDE // 2 - camera.cy) / camera.fy * z
+    x = (u * STRIDE + STRIDE // 2 - camera.cx) / camera.fx * z
+    y = (v * STRIDE + STRIDE // 2 - camera.cy) / camera.fy * z
     return np.stack([x, y, z], axis=-1) @ frame.T_world_camera[:3, :3].T + frame.T_world_camera[:3, 3]
 
 

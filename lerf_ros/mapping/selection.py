@@ -35,7 +35,12 @@ def sharpness(image: NDArray[np.uint8]) -> float:
 
 def cells_seen(frame: Frame, size: float) -> NDArray[np.int64]:
     """Sorted keys of the cells of edge `size` metres in which the frame measured depth; empty without depth."""
-    i, j, k = (np.floor(measured_points(frame) / size).astype(np.int64) & 0x1FFFFF).T
+    return cells_of(measured_points(frame), size)
+
+
+def cells_of(x_world: NDArray[np.float64], size: float) -> NDArray[np.int64]:
+    """Sorted keys of the cells of edge `size` metres in which points (N, 3) lie."""
+    i, j, k = (np.floor(x_world / size).astype(np.int64) & 0x1FFFFF).T
     return np.unique(i << 42 | j << 21 | k)
 
 
@@ -65,6 +70,10 @@ class KeyframeSelector:
     def tune(self, config: KeyframeConfig) -> None:
         """Other thresholds from the next frame on."""
         self._config = config
+
+    def forget(self) -> None:
+        """Drops the frame that waits, if one does."""
+        self._waiting = None
 
     def offer(self, frame: Frame, poses: NDArray[np.float64], seen: NDArray[np.int64]) -> Selection:
         """Decides on a frame.

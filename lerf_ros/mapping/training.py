@@ -73,6 +73,11 @@ class Trainer:
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
         self._surface_band = torch.tensor(config.sampling.surface_band, device=device)
         self.steps = 0
+        self._younger = 0  # steps that do not count towards the fall of the learning rate
+
+    def freshen(self) -> None:
+        """The learning rate is half the full one again, if it is less: there is much to be learnt anew."""
+        self._younger = max(self._younger, self.steps - self._config.optimiser.half_life)
 
     def step(self) -> StepStats:
         """Draws rays, renders them, takes one Adam step. Raises torch.OutOfMemoryError."""
@@ -196,7 +201,7 @@ class Trainer:
         return losses.language_losses(features, scale, targets, dense, known)
 
     def _set_rates(self) -> None:
-        share = rate_share(self.steps, self._config.optimiser)
+        share = rate_share(self.steps - self._younger, self._config.optimiser)
         for group, rate in self._rates:
             group["lr"].fill_(rate * share)
 
