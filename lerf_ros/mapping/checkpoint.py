@@ -1,11 +1,12 @@
-"""Maps on disk: a folder of safetensors and one JSON file, replaced as a whole or not at all."""
+"""Maps on disk: a folder of safetensors and one JSON file, which names them and is replaced in one piece."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 
-FORMAT_VERSION = 3
-_INDEX, _FIELDS, _KEYFRAMES = "map.json", "fields.safetensors", "keyframes.safetensors"
+FORMAT_VERSION = 4
+_INDEX, _PARTS = "map.json", ("fields", "keyframes")
 
 
 class MapFileError(RuntimeError):
@@ -43,12 +44,20 @@ class SavedMap:
 def write(path: Path, saved: SavedMap) -> None:
     """Writes a map to the folder `path`.
 
-    Everything goes to a sibling folder first and is flushed to the disk; then that folder takes the name. Whatever
-    interrupts this, `path` holds the old map or the new one. Raises OSError.
+    New files come beside those of a map that is there, and are flushed to the disk; then the index, which names them,
+    takes the place of the former one in one piece. Whatever interrupts this, a crash included, `path` holds the old map
+    or the new one. What is no longer named is removed.
+
+    Raises:
+        OSError: what went wrong (the disk is full, say), and what to do.
     """
+    path, token = path.absolute(), uuid.uuid4().hex[:8]
     tensors, plain = saved.store.state()
+    fields = {name: value.cpu() for name, value in saved.fields.state_dict().items()}
+    files = {name: f"{name}-{token}.safetensors" for name in _PARTS}
     index = {
         "format": FORMAT_VERSION,
+        "files": files,
         "encoder": saved.encoder,
         "embed_dim": saved.store.embed_dim,
         "dense_dim": saved.store.dense_dim,
@@ -58,20 +67,26 @@ def write(path: Path, saved: SavedMap) -> None:
         "bounds": asdict(saved.bounds),
         "keyframes": plain,
     }
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    fresh.mkdir()
+    fresh_index = path / f"map-{token}.json"
+    fresh = [*(path / name for name in files.values()), fresh_index]
     try:
-        save_file({name: value.cpu() for name, value in saved.fields.state_dict().items()}, fresh / _FIELDS)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, fresh / _KEYFRAMES)
-        (fresh / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-        for part in (*fresh.iterdir(), fresh):
-            _flush(part)
-        _take_name(fresh, path)
-        _flush(path.parent)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        path.mkdir(parents=True, exist_ok=True)
+        for name, part in (("fields", fields), ("keyframes", tensors)):
+            save_file({key: value.contiguous() for key, value in part.items()}, path / files[name])
+        fresh_index.write_text(json.dumps(index, indent=1), encoding="utf-8")
+        for file in fresh:
+            _flush(file)
+        fresh_index.replace(path / _INDEX)
+        _flush(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):  # where nothing can be written, nothing was
+            for file in fresh:
+                file.unlink(missing_ok=True)
+        raise OSError(
+            f"the map could not be saved to {path} ({error}); a map that was there is unharmed: free some space, or "
+            "choose a path that can be written"
+        ) from error
+    _remove_others(path, set(files.values()))
 
 
 def read(path: Path, embed_dim: int, encoder: str, device: torch.device) -> SavedMap:
@@ -94,9 +109,9 @@ def read(path: Path, embed_dim: int, encoder: str, device: torch.device) -> Save
         bounds = SceneBounds(tuple(index["bounds"]["center"]), index["bounds"]["radius"])
         dense_dim = index.get("dense_dim", 0)  # maps without dense features do not say
         fields = MapFields(config, embed_dim, dense_dim)
-        fields.load_state_dict(load_file(path / _FIELDS))
+        fields.load_state_dict(load_file(path / index["files"]["fields"]))
         store = KeyframeStore(config, camera, embed_dim, device, dense_dim)
-        store.restore(load_file(path / _KEYFRAMES), index["keyframes"])
+        store.restore(load_file(path / index["files"]["keyframes"]), index["keyframes"])
         return SavedMap(config, bounds, fields.to(device), store, encoder, int(index["steps"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise MapFileError(f"the map {path} is damaged ({error}): load a copy or another map") from error
@@ -119,19 +134,12 @@ def _read_index(path: Path) -> dict[str, Any]:
     return index
 
 
-def _take_name(fresh: Path, path: Path) -> None:
-    """Renames the folder `fresh` to `path`; a map that is there gives way only once the new one is complete."""
-    if not path.exists():
-        fresh.rename(path)
-        return
-    old = fresh.with_name(fresh.name + ".old")
-    path.rename(old)
-    try:
-        fresh.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
+def _remove_others(path: Path, named: Iterable[str]) -> None:
+    """Files of former maps, and of attempts that were cut off."""
+    for pattern in (*(f"{part}-*.safetensors" for part in _PARTS), "map-*.json"):
+        for file in path.glob(pattern):
+            if file.name not in named:
+                file.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -1,25 +1,32 @@
-"""Answers <-> messages. The only place that fills lerf_ros, PoseArray and MarkerArray messages."""
+"""Answers <-> messages, keyframes -> messages. The only place that fills lerf_ros, Path, PoseArray and MarkerArray."""
 
 from __future__ import annotations
 
 import numpy as np
 from geometry_msgs.msg import Point, PoseArray, PoseStamped, Vector3
+from nav_msgs.msg import Path
 from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from lerf_ros.geometry.poses import pose_from_quaternion
+from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.poses import pose_from_quaternion, quaternion_from_pose
+from lerf_ros.mapping.keyframes import KeyframePoses
 from lerf_ros.msg import Target as TargetMessage
 from lerf_ros.query.targets import Answer, Target
-from lerf_ros.ros.conversions import pose_message
+from lerf_ros.ros.conversions import header, pose_message
 from lerf_ros.srv import Query
 
 _BEST = ColorRGBA(r=0.1, g=0.9, b=0.3, a=0.35)
 _OTHER = ColorRGBA(r=0.2, g=0.5, b=1.0, a=0.25)
+_KEYFRAME = ColorRGBA(r=1.0, g=0.75, b=0.2, a=0.8)
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 _MIN_EDGE = 0.005  # m; RViz refuses markers without thickness
 _ARROW_LENGTH = 0.25  # m
 _TEXT_HEIGHT = 0.06  # m
+_FRUSTUM_DEPTH, _FRUSTUM_LINE = 0.12, 0.004  # m
+_MOST_FRUSTA = 500  # of more keyframes, every second one is shown, or every third ...
+_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))  # between the camera and four corners
 
 
 def target_message(target: Target, text: str, stamped: Header) -> TargetMessage:
@@ -140,3 +147,42 @@ def _label(target: Target, text: str, index: int, stamped: Header) -> Marker:
 
 def _points(*positions: NDArray[np.float64]) -> list[Point]:
     return [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in positions]
+
+
+def keyframe_path(keyframes: KeyframePoses | None, stamped: Header) -> Path:
+    """Poses of the keyframes, optical axes, each with its own stamp, in the order of these."""
+    path = Path(header=stamped)
+    if keyframes is not None:
+        for stamp_ns, T_world_camera in zip(keyframes.stamps_ns, keyframes.T_world_camera, strict=True):
+            pose = pose_message(*quaternion_from_pose(T_world_camera))
+            path.poses.append(PoseStamped(header=header(int(stamp_ns), stamped.frame_id), pose=pose))
+    return path
+
+
+def frusta_markers(keyframes: KeyframePoses | None, stamped: Header) -> MarkerArray:
+    """What the cameras of the keyframes see, as one list of lines; replaces the one before."""
+    markers = [Marker(header=stamped, action=Marker.DELETEALL)]
+    if keyframes is not None and len(keyframes.stamps_ns):
+        corners = frusta(keyframes.T_world_camera[:: -(-len(keyframes.stamps_ns) // _MOST_FRUSTA)], keyframes.camera)
+        markers.append(
+            Marker(
+                header=stamped,
+                ns="keyframes",
+                type=Marker.LINE_LIST,
+                action=Marker.ADD,
+                pose=pose_message((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
+                points=_points(*corners[:, _EDGES].reshape(-1, 3)),
+                scale=Vector3(x=_FRUSTUM_LINE, y=0.0, z=0.0),
+                color=_KEYFRAME,
+            )
+        )
+    return MarkerArray(markers=markers)
+
+
+def frusta(T_world_camera: NDArray[np.float64], camera: Camera) -> NDArray[np.float64]:
+    """(N, 5, 3) m: the centres of cameras (N, 4, 4), and where the corners of their images are in front of them."""
+    u = np.array([-0.5, camera.width - 0.5, camera.width - 0.5, -0.5])
+    v = np.array([-0.5, -0.5, camera.height - 0.5, camera.height - 0.5])
+    rim = _FRUSTUM_DEPTH * np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(4)], axis=-1)
+    x_camera = np.concatenate([np.zeros((1, 3)), rim])
+    return x_camera @ T_world_camera[:, :3, :3].transpose(0, 2, 1) + T_world_camera[:, None, :3, 3]

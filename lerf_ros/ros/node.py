@@ -19,6 +19,7 @@ from std_msgs.msg import Header
 
 from lerf_ros.features.encoder import EncoderError
 from lerf_ros.ros import words
+from lerf_ros.ros.autosave import AutoSave
 from lerf_ros.ros.bridge import Turn, finished
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.declarations import ParameterError, Parameters
@@ -26,16 +27,18 @@ from lerf_ros.ros.diagnostics import DiagnosticsPublisher
 from lerf_ros.ros.drops import DropCounter
 from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.inputs import CameraInputs
+from lerf_ros.ros.keyframe_topics import KeyframeTopics
 from lerf_ros.ros.live_settings import LiveSettings, max_points
 from lerf_ros.ros.map_services import MapServices, Refusal
 from lerf_ros.ros.map_setup import MapSetup
-from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, declare_cameras, training_limits
+from lerf_ros.ros.parameters import LERF_CHECKS, LERF_PARAMETERS, declare_cameras, save_plan, training_limits
+from lerf_ros.ros.pose_corrections import PoseCorrections
 from lerf_ros.ros.process import spin_until_shutdown
 from lerf_ros.ros.snapshot import Observer, Snapshot
 from lerf_ros.ros.status import StatusPublisher
 from lerf_ros.ros.worker import MapWorker, WorkerStatistics
 
-_STOP_TIMEOUT = 10.0  # s; the worker ends after its present unit of work
+_STOP_TIMEOUT = 60.0  # s; the worker ends after its present unit of work, and may save the map
 _UNDERWAY = {"configure": "configuring", "cleanup": "cleaningup", "shutdown": "shuttingdown"}  # as ROS names them
 _SHUTDOWNS = (
     Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
@@ -50,7 +53,8 @@ class LerfNode(LifecycleNodeMixin, Node):
     Subscriptions, while active and `training.enabled`:
         ~/image (sensor_msgs/Image), ~/camera_info (sensor_msgs/CameraInfo),
         ~/depth (sensor_msgs/Image, optional, registered to the image; 16UC1 mm or 32FC1 m),
-        ~/pose (geometry_msgs/PoseStamped, of `pose.child_frame` in `map.frame`)
+        ~/pose (geometry_msgs/PoseStamped, of `pose.child_frame` in `map.frame`),
+        ~/corrected_poses (nav_msgs/Path, as ~/pose: where images that are in the map already were taken in truth)
 
     Publishers:
         ~/status (lerf_ros/Status): at `status.rate` and after every frame that was taken, in every state.
@@ -58,6 +62,8 @@ class LerfNode(LifecycleNodeMixin, Node):
         ~/target (geometry_msgs/PoseStamped): the best target of the last question, when something was found.
         ~/targets (geometry_msgs/PoseArray): all of them, best first; empty when nothing was found.
         ~/markers (visualization_msgs/MarkerArray): box, approach arrow and label of each.
+        ~/keyframes (nav_msgs/Path), ~/keyframes/frusta (visualization_msgs/MarkerArray): the images that the map is
+            made of, at most once a second.
 
     Services, answered while active:
         ~/query (lerf_ros/Query), ~/save_map (lerf_ros/SaveMap), ~/load_map (lerf_ros/LoadMap),
@@ -79,6 +85,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._worker: MapWorker | None = None
         self._setup: MapSetup | None = None  # of the last worker
         self._inputs: CameraInputs | None = None  # while active
+        self._corrections: PoseCorrections | None = None  # while active
         self._loading: Future[None] | None = None
         self._turn = Turn()  # to change state
         self._underway = ""  # state of a transition that the worker prepares
@@ -99,6 +106,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._map_services = MapServices(
             self, self._settings, self._group, worker=self._active_worker, waits_for=self._waits_for, now=self._now
         )
+        KeyframeTopics(self, self._group, lambda: self._worker.keyframes if self._worker else None, self._now)
         self._status = StatusPublisher(self, self._settings, self._group, self._snapshot, self._now)
         DiagnosticsPublisher(self, self._group, self._snapshot)
         self._change_state = self._service_change_state.callback
@@ -176,10 +184,15 @@ class LerfNode(LifecycleNodeMixin, Node):
             max_age=parameters["query.max_age"],
             threads=parameters["training.threads"],
             limits=training_limits(parameters),
+            autosave=AutoSave(save_plan(parameters), self._on_saved),
         )
         self.get_logger().info(f"loading: {setup}")
         self._loading = self._worker.start()
         return self._loading
+
+    def _on_saved(self, what: str, well: bool) -> None:
+        """In the worker's thread."""
+        (self.get_logger().info if well else self.get_logger().error)(what)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Succeeds when the encoder is loaded and the map built."""
@@ -200,6 +213,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         if self._settings["training.enabled"]:
             try:
                 self._inputs = CameraInputs(self, self._settings, self._drops, self._worker.offer, self._group)
+                self._corrections = PoseCorrections(self, self._settings, self._worker, self._group)
             except Exception as error:  # rclpy would turn it into ERROR without a word, and the map would be lost
                 self._fail("activated", error)
                 return TransitionCallbackReturn.FAILURE
@@ -249,9 +263,10 @@ class LerfNode(LifecycleNodeMixin, Node):
         return (self._worker, self._setup) if self._worker is not None and self._setup is not None else None
 
     def _close_inputs(self) -> None:
-        inputs, self._inputs = self._inputs, None
-        if inputs is not None:
-            inputs.close()
+        for open_one in (self._inputs, self._corrections):
+            if open_one is not None:
+                open_one.close()
+        self._inputs = self._corrections = None
 
     def _release(self) -> bool:
         self._close_inputs()

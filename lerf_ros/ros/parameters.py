@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from lerf_ros.geometry.poses import AXES, pose_from_quaternion
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
+from lerf_ros.ros.autosave import SavePlan
 from lerf_ros.ros.conversions import CameraMount
 from lerf_ros.ros.declarations import Parameter, ParameterError, Parameters, Read, Settings
 from lerf_ros.ros.pace import Limits
@@ -65,6 +67,8 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         "map.path", "lerf_map", "folder that save_map and load_map use when the request names none", read=Read.ALWAYS
     ),
     Parameter("map.load", False, "load map.path when the node is configured"),
+    Parameter("map.autosave", 0.0, "min from one save of the map to map.path to the next; 0: none", 0.0, 1e5),
+    Parameter("map.save_on_shutdown", False, "save the map to map.path at cleanup and when the node ends"),
     Parameter("map.overrides", [""], "any other number of the preset as 'name=value', e.g. 'sampling.samples=32'"),
     Parameter(
         "scene.center", [0.0, 0.0, 0.0], "m, centre of the mapped volume in the map frame, with scene.radius > 0"
@@ -365,6 +369,12 @@ def query_options(parameters: Settings, max_targets: int, min_relevancy: float, 
         min_relevancy=float(threshold) if threshold >= 0 else None,
         canonical_phrases=tuple(str(phrase) for phrase in phrases) or None,
     )
+
+
+def save_plan(parameters: Settings) -> SavePlan:
+    """When the map is saved without being asked."""
+    path = Path(parameters["map.path"]).expanduser()
+    return SavePlan(path, 60.0 * parameters["map.autosave"], parameters["map.save_on_shutdown"])
 
 
 def training_limits(parameters: Settings) -> Limits:

@@ -18,10 +18,13 @@ import torch
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import Answer, find_targets, prepare
+from lerf_ros.ros.autosave import AutoSave
 from lerf_ros.ros.drops import DropCounter, DroppedFrame, DropReason
 from lerf_ros.ros.pace import UNLIMITED, Limits, Pace
 
 if TYPE_CHECKING:  # the worker only calls it
+    from lerf_ros.mapping.keyframes import KeyframePoses
+    from lerf_ros.mapping.mapper import Mapper
     from lerf_ros.mapping.online import OnlineMapper
     from lerf_ros.mapping.training import StepStats
 
@@ -78,6 +81,12 @@ class MapWorker:
         max_age: s, that they may be behind the map while it is trained.
         threads: CPU threads of PyTorch; 0 leaves its own choice.
         limits: of training; see `limit`.
+        autosave: when the map is saved without being asked; None: never.
+
+    Attributes:
+        statistics: what was done so far.
+        keyframes: where the keyframes are; None: there are none.
+        error: what ended the worker.
     """
 
     def __init__(
@@ -89,15 +98,19 @@ class MapWorker:
         max_age: float = 0.0,
         threads: int = 0,
         limits: Limits = UNLIMITED,
+        autosave: AutoSave | None = None,
     ) -> None:
         self.statistics = WorkerStatistics()
-        self.error: Exception | None = None  # what ended the worker
+        self.keyframes: KeyframePoses | None = None
+        self.error: Exception | None = None
         self._build = build
         self._drops = drops
         self._on_frame = on_frame
         self._max_points, self._max_age = max_points, max_age
         self._threads = threads
         self._pace = Pace(limits)
+        self._autosave = autosave
+        self._noted: tuple[Mapper, int] | None = None  # the map, and version of the keyframes, of `keyframes`
         self._wake = threading.Condition()
         self._frames: dict[str, Callable[[], Frame]] = {}  # by camera, the one that waits longest first
         self._questions: list[_Question] = []
@@ -205,10 +218,14 @@ class MapWorker:
             return
         _spare_the_collector()
         self._note(online)
+        if self._autosave is not None:
+            self._autosave.begin(online, time.monotonic())
         self._loaded.set_result(None)
         try:
             while self._work(online):
                 pass
+            if self._autosave is not None:
+                self._autosave.end(online, time.monotonic())
         except Exception as error:
             self._end(error)
         else:
@@ -217,8 +234,8 @@ class MapWorker:
     def _work(self, online: OnlineMapper) -> bool:
         """One round: waits for something to do and does it. False: stop."""
         with self._wake:
-            while not self._called and (rest := self._rest()) != 0:
-                self._wake.wait(rest)
+            while not self._called and (rest := min(self._rest(), self._save_in())) > 0:
+                self._wake.wait(rest if math.isfinite(rest) else None)
             if self._stopping:
                 return False
             questions, self._questions = self._questions, []
@@ -237,6 +254,8 @@ class MapWorker:
         if running and self._rest() == 0:  # also after a frame: fast ones must not keep the map from learning
             self._advance(online)
             self._keep_up(online)
+        if self._save_in() == 0 and self._autosave is not None:
+            self._autosave.save(online, time.monotonic())
         self._note(online)
         return True
 
@@ -245,11 +264,15 @@ class MapWorker:
         """Whether somebody else wants something."""
         return bool(self._stopping or self._questions or self._requests or (self._running and self._frames))
 
-    def _rest(self) -> float | None:
-        """s until there is training or encoding to do; None: not before somebody calls."""
+    def _rest(self) -> float:
+        """s until there is training or encoding to do; infinite: not before somebody calls."""
         if not self._running or self.statistics.keyframes == 0 or self.idle:
-            return None
+            return math.inf
         return self._pace.rest(time.monotonic(), self.statistics.encoding)
+
+    def _save_in(self) -> float:
+        """s until the map is to be saved without being asked."""
+        return self._autosave.rest(time.monotonic()) if self._autosave is not None else math.inf
 
     def _advance(self, online: OnlineMapper) -> None:
         """One unit of work."""
@@ -320,6 +343,10 @@ class MapWorker:
         return self._find(online, [question.text], question.options)[0]
 
     def _note(self, online: OnlineMapper) -> None:
+        present = online.mapper, online.mapper.keyframes_version
+        if present != self._noted:
+            store = online.mapper.store
+            self.keyframes, self._noted = store.by_stamp if store is not None else None, present
         self.statistics = replace(
             self.statistics,
             steps=online.mapper.steps,

@@ -1,8 +1,10 @@
 import json
+import pkgutil
 import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from lerf_ros.mapping.checkpoint import MapFileError
 from lerf_ros.mapping.mapper import Mapper
@@ -56,8 +58,13 @@ def test_saving_replaces_an_older_map_and_leaves_nothing_else(box, saved, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["map"]
 
 
+def part(path, name):
+    (file,) = path.glob(f"{name}-*.safetensors")
+    return file
+
+
 def truncate(path):
-    (path / "fields.safetensors").write_bytes((path / "fields.safetensors").read_bytes()[:-1000])
+    part(path, "fields").write_bytes(part(path, "fields").read_bytes()[:-1000])
 
 
 def change_index(**values):
@@ -72,7 +79,7 @@ def change_index(**values):
     ("damage", "encoder", "reason"),
     [
         (shutil.rmtree, "toy", "no map at"),
-        (lambda path: (path / "keyframes.safetensors").unlink(), "toy", "damaged"),
+        (lambda path: part(path, "keyframes").unlink(), "toy", "damaged"),
         (truncate, "toy", "damaged"),
         (lambda path: (path / "map.json").write_text("{"), "toy", "damaged"),
         (change_index(config={"radiance.grid.levels": 3}), "toy", "damaged"),
@@ -93,20 +100,57 @@ def test_a_map_that_cannot_be_used_is_refused_and_the_present_one_stays(box, sav
     present.step()
 
 
-def test_an_interrupted_save_keeps_the_old_map(box, saved, tmp_path, monkeypatch):
-    path = tmp_path / "map"
-    small_map(box, seed=1, frames=2).save(path, "toy")
-
-    def full_disk(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("lerf_ros.mapping.checkpoint.os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        saved[0].save(path, "toy")
-    assert [p.name for p in tmp_path.iterdir()] == ["map"]
+def loads(box, path):
+    """Keyframes of the map in a folder."""
     other = Mapper(box.config, None, 6, "cpu")
     other.load(path, "toy")
-    assert other.keyframes == 2
+    return other.keyframes
+
+
+@pytest.mark.parametrize("refused", ["os.fsync", "save_file", "Path.replace"])
+def test_a_save_that_fails_leaves_the_old_map_and_nothing_else(box, saved, tmp_path, monkeypatch, refused):
+    path = tmp_path / "map"
+    small_map(box, seed=1, frames=2).save(path, "toy")
+    before = sorted(path.iterdir())
+
+    def full_disk(*_):
+        raise SafetensorError("No space left") if refused == "save_file" else OSError("No space left on device")
+
+    monkeypatch.setattr(f"lerf_ros.mapping.checkpoint.{refused}", full_disk)
+    with pytest.raises(OSError, match="No space.*unharmed.*free some space"):
+        saved[0].save(path, "toy")
+    assert sorted(path.iterdir()) == before and loads(box, path) == 2
+
+
+class Crash(BaseException):
+    """Nothing catches it, nothing cleans up."""
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_a_crash_at_any_moment_leaves_the_old_map_or_the_new_one(box, saved, tmp_path, monkeypatch, moment):
+    """In front of every call that changes something on the disk: two files, three flushes, the index, the folder, and
+    the removal of what is old."""
+    path, calls = tmp_path / "map", iter(range(8))
+    small_map(box, seed=1, frames=2).save(path, "toy")
+    with monkeypatch.context() as patch:
+        for name in ("save_file", "_flush", "Path.replace", "_remove_others"):
+            crash_at(patch, f"lerf_ros.mapping.checkpoint.{name}", calls, moment)
+        with pytest.raises(Crash):
+            saved[0].save(path, "toy")
+    assert loads(box, path) == (2 if moment <= 5 else 4)
+    saved[0].save(path, "toy")
+    assert loads(box, path) == 4 and len(list(path.iterdir())) == 3  # what the crash left is gone
+
+
+def crash_at(patch, name, calls, moment):
+    original = pkgutil.resolve_name(name.replace("checkpoint.", "checkpoint:"))
+
+    def call(*arguments):
+        if next(calls) == moment:
+            raise Crash
+        return original(*arguments)
+
+    patch.setattr(name, call)
 
 
 def test_an_empty_map_is_not_saved(box, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import Answer, QueryError
 from lerf_ros.ros import worker as w
+from lerf_ros.ros.autosave import AutoSave, SavePlan
 from lerf_ros.ros.drops import DropCounter, DroppedFrame, DropReason
 from lerf_ros.ros.pace import Limits
 
@@ -29,6 +31,9 @@ class FakeMap:
         self.mapper = SimpleNamespace(
             steps=0, keyframes=0, config=config, outside_share=0.0, surface_age=0.0, steps_since_news=0
         )
+        self.mapper.version = self.mapper.keyframes_version = 0
+        self.mapper.store = None
+        self.saved = []
         self.frames = []
         self.threads = set()
         self.gate = threading.Event()
@@ -49,6 +54,11 @@ class FakeMap:
         self.mapper.steps_since_news = 0
         return SimpleNamespace(prequential=None)
 
+    def save(self, path):
+        if path == "full":
+            raise OSError("the disk is full")
+        self.saved.append(self.mapper.steps)
+
     def settle(self):
         self.settled += 1
 
@@ -61,6 +71,7 @@ class FakeMap:
         if not may_step:
             return None
         self.mapper.steps += 1
+        self.mapper.version += 1
         self.mapper.steps_since_news += 1
         return SimpleNamespace(loss=0.25, skipped=3)
 
@@ -286,6 +297,56 @@ def test_frames_that_come_faster_than_they_are_taken_leave_time_to_train(rig):
         assert rig.taken.acquire(timeout=TIMEOUT)
     frames, steps = rig.worker.request(lambda online: (len(online.frames), online.mapper.steps)).result(TIMEOUT)
     assert steps >= frames - 1
+
+
+def test_a_map_is_saved_now_and_then_and_at_the_end():
+    fake, said = FakeMap(), []
+    saving = AutoSave(SavePlan("here", period=60.0, at_end=True), lambda what, well: said.append((what, well)))
+    saving.begin(fake, 100.0)
+    assert saving.rest(130.0) == 30.0
+    saving.save(fake, 160.0)  # nothing new
+    assert fake.saved == [] and saving.rest(160.0) == 60.0
+    fake.ingest("a")
+    fake.advance()
+    saving.save(fake, 220.0)
+    saving.save(fake, 280.0)
+    assert fake.saved == [1] and said == [("the map of 1 keyframes is saved to here", True)]
+    fake.advance()
+    saving.end(fake, 281.0)
+    assert fake.saved == [1, 2]
+
+
+def test_a_map_that_cannot_be_saved_is_reported_and_tried_again():
+    fake, said = FakeMap(), []
+    saving = AutoSave(SavePlan("full", period=60.0), lambda what, well: said.append((what, well)))
+    saving.begin(fake, 0.0)
+    assert AutoSave(SavePlan("full"), print).rest(1e9) == math.inf
+    fake.ingest("a")
+    fake.advance()
+    for now in (60.0, 120.0):
+        saving.save(fake, now)
+    assert said == [("the disk is full", False)] * 2
+    saving.end(fake, 130.0)  # not wanted
+    assert len(said) == 2
+
+
+def test_a_worker_saves_when_it_is_time_and_when_it_ends():
+    """Also while it rests; a map that came from the disk is not written there again."""
+    fake, written = FakeMap(), threading.Semaphore(0)
+    fake.mapper.keyframes = 1
+    saving = AutoSave(SavePlan("here", period=1e-3, at_end=True), lambda what, well: written.release())
+    worker = w.MapWorker(lambda: fake, DropCounter(), limits=SELDOM, autosave=saving)
+    worker.start().result(TIMEOUT)
+    worker.request(lambda online: None).result(TIMEOUT)
+    assert fake.saved == []
+    worker.resume()
+    assert written.acquire(timeout=TIMEOUT) and fake.saved == [1]
+    worker.request(lambda online: setattr(online.mapper, "version", 77)).result(TIMEOUT)
+    assert written.acquire(timeout=TIMEOUT)
+    worker.limit(Limits())
+    assert fake.in_step.wait(TIMEOUT)
+    worker.pause()
+    assert worker.stop(TIMEOUT) and fake.saved[-1] == fake.mapper.steps
 
 
 def test_while_questions_come_the_surface_is_kept_up(monkeypatch):
