@@ -24,7 +24,7 @@ INPUTS = {
     "depth": "/camera/depth",
     "pose": "/camera/pose",
 }
-_SHOWN = ("markers", "target", "targets")  # what rviz/lerf.rviz subscribes to, below /lerf
+_SHOWN = ("markers", "target", "targets", "keyframes/frusta")  # what rviz/lerf.rviz subscribes to, below /lerf
 
 
 def input_arguments() -> list[DeclareLaunchArgument]:

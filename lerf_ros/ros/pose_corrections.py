@@ -14,7 +14,7 @@ from lerf_ros.mapping.corrections import Trajectory
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.ros.conversions import ConversionError, matrix_from_pose, stamp_to_ns
 from lerf_ros.ros.declarations import Settings
-from lerf_ros.ros.parameters import assembly_options
+from lerf_ros.ros.parameters import camera_mount, pose_options
 from lerf_ros.ros.worker import MapWorker
 
 _REPEAT = 10.0  # s, between warnings
@@ -26,13 +26,18 @@ class PoseCorrections:
     Each of its poses has a stamp of its own, by which keyframes find theirs. (A PoseArray has one stamp for all, and
     says of no pose when it was: it cannot be used.) Everything but keeping the newest message happens in the worker.
 
+    The poses move `pose.child_frame`, on which the camera sits as the parameters say; without one, the camera's optical
+    frame. Extrinsics from TF, or different ones of several cameras, are not known here.
+
     Args:
         worker: that of an active node.
     """
 
     def __init__(self, node: Node, settings: Settings, worker: MapWorker, group: CallbackGroup) -> None:
         self._node, self._worker = node, worker
-        self._options = assembly_options(settings)
+        self._options, self._slop = pose_options(settings), settings["sync.slop"]
+        self._mount = camera_mount(settings)
+        self._mount_known = settings["pose.extrinsics"] != "tf" and not any(settings["cameras"])
         self._lock = threading.Lock()
         self._waiting: Path | None = None
         self._subscription = node.create_subscription(
@@ -62,7 +67,7 @@ class PoseCorrections:
         if correction.keyframes and not correction.matched:
             log.warning(
                 f"none of {correction.keyframes} keyframes has a stamp within ~/corrected_poses ({len(message.poses)} "
-                f"poses; between two that are at most sync.pose_gap = {self._options.pose_gap:g} s apart): each of "
+                f"poses; between two that are at most sync.pose_gap = {self._options.gap:g} s apart): each of "
                 "its poses needs the stamp of an image",
                 throttle_duration_sec=_REPEAT,
             )
@@ -75,6 +80,11 @@ class PoseCorrections:
 
     def _trajectory(self, message: Path) -> Trajectory:
         """Raises ConversionError."""
+        if not self._mount_known:
+            raise ConversionError(
+                "with extrinsics from TF, or several cameras, it is not known where a camera was on the frame that is "
+                "posed: set pose.extrinsics: parameters, with pose.xyz and pose.quaternion"
+            )
         frame, options = message.header.frame_id.lstrip("/"), self._options
         if frame and frame != options.map_frame:
             raise ConversionError(
@@ -83,5 +93,5 @@ class PoseCorrections:
         stamps = np.array([stamp_to_ns(each.header.stamp) for each in message.poses], np.int64)
         if len(stamps) > 1 and stamps[0] == stamps[-1]:
             raise ConversionError("its poses have one stamp for all: each needs that of its own image")
-        poses = [options.mount.T_world_camera(matrix_from_pose(each.pose)) for each in message.poses]
-        return Trajectory(stamps, np.array(poses).reshape(-1, 4, 4), options.pose_gap, options.slop)
+        poses = [self._mount.T_world_camera(matrix_from_pose(each.pose)) for each in message.poses]
+        return Trajectory(stamps, np.array(poses).reshape(-1, 4, 4), options.gap, self._slop)

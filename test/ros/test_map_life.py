@@ -68,29 +68,33 @@ def test_a_map_is_corrected_rests_is_saved_and_asked_later(processes, recording,
         where,
         "map.save_on_shutdown:=true",
         "training.idle_steps:=20",
+        "keyframe.translation:=0.5",
         *tiny,
         remap=True,
     )
     with LerfClient(timeout=TIMEOUT) as client, Slam() as slam:
         client.wait_for_status(lambda status: status.state == "active")
-        camera = processes.start("camera_node", f"source:={recording}", "pace:=consumed", "rate:=100.0", "once:=true")
-        assert camera.wait(TIMEOUT) == 0, camera.log.read_text()
-        status = client.wait_for_status(lambda status: status.message.startswith("idle"))
+        camera = processes.start("camera_node", f"source:={recording}", "pace:=consumed", "rate:=100.0", "loop:=true")
+        status = client.wait_for_status(
+            lambda status: status.frames_received > 30 and status.message.startswith("idle")
+        )
         assert status.pyramid_progress == 1 and status.steps >= 20
+        camera.send_signal(signal.SIGINT)
+        assert camera.wait(TIMEOUT) == 0, camera.log.read_text()
         steps = client.wait_for_status().steps
 
         poses = slam.poses(status.keyframes)
         slam.correct({stamp: pose @ moved(SHIFT) for stamp, pose in poses.items()}, frame="odom")
+        slam.spin_until(lambda: "~/corrected_poses is not used: its poses are in frame 'odom'" in node.log.read_text())
         slam.correct({stamp: pose @ moved(SHIFT) for stamp, pose in list(poses.items())[:3]})
         slam.path = None
         for number, (stamp, pose) in enumerate(slam.poses(status.keyframes).items()):
             np.testing.assert_allclose(pose, poses[stamp] @ moved(SHIFT if number < 3 else 0 * SHIFT), atol=1e-9)
-        woken = client.wait_for_status(lambda status: status.steps > steps and status.message.startswith("idle"))
-        assert woken.steps >= steps + 20  # at the new places
+        woken = client.wait_for_status(lambda status: status.steps >= steps + 20)  # at the new places
         node.send_signal(signal.SIGINT)
         assert node.wait(TIMEOUT) == 0, node.log.read_text()
     said = node.log.read_text()
-    assert "3 of" in said and "keyframes are moved, by 0.300 m" in said and "in frame 'odom'" in said
+    assert "3 of" in said and "keyframes are moved, by 0.300 m" in said
     assert "is saved to" in said and "Traceback" not in said and (tmp_path / "map" / "map.json").is_file()
 
     answering = processes.start(
@@ -100,7 +104,7 @@ def test_a_map_is_corrected_rests_is_saved_and_asked_later(processes, recording,
         status = client.wait_for_status(lambda status: status.state == "active")
         assert status.keyframes == len(poses) and "training.enabled is false" in status.message
         assert client.query("a chair").success
-        assert client.wait_for_status().steps == woken.steps
+        assert client.wait_for_status().steps >= woken.steps  # of the map that was saved
         answering.send_signal(signal.SIGINT)
         assert answering.wait(TIMEOUT) == 0, answering.log.read_text()
 
