@@ -22,7 +22,7 @@ from lerf_ros.ros import words
 from lerf_ros.ros.autosave import AutoSave
 from lerf_ros.ros.bridge import Turn, finished
 from lerf_ros.ros.conversions import header
-from lerf_ros.ros.declarations import ParameterError, Parameters
+from lerf_ros.ros.declarations import Parameters
 from lerf_ros.ros.diagnostics import DiagnosticsPublisher
 from lerf_ros.ros.drops import DropCounter
 from lerf_ros.ros.input_health import InputHealth
@@ -50,10 +50,11 @@ _SHUTDOWNS = (
 class LerfNode(LifecycleNodeMixin, Node):
     """Maps a posed camera stream and says where things are.
 
-    Subscriptions, while active and `training.enabled`:
-        ~/image (sensor_msgs/Image), ~/camera_info (sensor_msgs/CameraInfo),
-        ~/depth (sensor_msgs/Image, optional, registered to the image; 16UC1 mm or 32FC1 m),
-        ~/pose (geometry_msgs/PoseStamped, of `pose.child_frame` in `map.frame`),
+    Subscriptions, while active and `training.enabled`, of each of `cameras`:
+        ~/image (sensor_msgs/Image, or CompressedImage by `image.transport`), ~/camera_info (sensor_msgs/CameraInfo),
+        ~/depth (as the image, by `depth.transport`; optional, registered to the image);
+    and of all together:
+        ~/pose (the message that `pose.source` names, of `pose.child_frame` in `map.frame`; none with tf),
         ~/corrected_poses (nav_msgs/Path, as ~/pose: where images that are in the map already were taken in truth)
 
     Publishers:
@@ -165,7 +166,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._failure = ""
         try:
             loading = self._start_worker()
-        except ParameterError as error:
+        except Exception as error:  # anything that a coroutine lets through would end the executor
             self._fail("configured", error)
             return
         await finished(loading, executor)  # on_configure looks at what came of it

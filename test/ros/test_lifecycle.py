@@ -13,6 +13,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 
+from lerf_ros.srv import Query  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 
@@ -31,6 +32,7 @@ def test_a_failed_configure_is_mended_and_every_transition_can_be_repeated(proce
         remapped=("__ns:=/robot", "__node:=mapper", "~/image:=front/image", "~/query:=/where_is"),
     )
     with LerfClient("/robot/mapper", TIMEOUT) as client:
+        assert client._node.create_client(Query, "/where_is").wait_for_service(TIMEOUT)
         assert not client.change_state("configure") and client.state() == "unconfigured"
         said = client.wait_for_status().message
         assert "could not be configured" in said and "ViT-Z-99" in said
@@ -129,3 +131,21 @@ def test_a_dead_worker_is_an_error_until_it_is_configured_again(lerf):
     lerf.kill_worker()
     client.wait_for_status(lambda status: status.state == "error")
     assert not client.change_state("activate") and client.state() == "unconfigured"
+
+
+def test_what_nobody_expected_fails_the_transition_and_not_the_node(lerf, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no driver")
+
+    client = lerf.client
+    for part, transition, participle in (
+        ("MapSetup.of", "configure", "configured"),
+        ("CameraInputs", "activate", "activated"),
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(f"lerf_ros.ros.node.{part}", fail)
+            assert not client.change_state(transition)
+        status = client.wait_for_status()
+        assert status.message.startswith(f"lerf could not be {participle}: no driver: ros2 lifecycle set /lerf ")
+        assert client.change_state(transition)
+    assert client.wait_for_status(lambda status: status.state == "active")
