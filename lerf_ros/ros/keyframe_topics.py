@@ -9,15 +9,15 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from lerf_ros.mapping.keyframes import KeyframePoses
+from lerf_ros.ros.declarations import Settings
 from lerf_ros.ros.messages import frusta_markers, keyframe_path
+from lerf_ros.ros.parameters import qos_profile
 
 _PERIOD = 1.0  # s: keyframes come faster than anybody looks
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class KeyframeTopics:
@@ -31,14 +31,16 @@ class KeyframeTopics:
     def __init__(
         self,
         node: Node,
+        settings: Settings,
         group: CallbackGroup,
         keyframes: Callable[[], KeyframePoses | None],
         now: Callable[[], Header],
     ) -> None:
         self._keyframes, self._now = keyframes, now
+        latched = qos_profile(settings, "keyframes", latched=True)
         self._topics: list[tuple[Publisher, Callable[[KeyframePoses | None, Header], Path | MarkerArray]]] = [
-            (node.create_publisher(Path, "~/keyframes", _LATCHED), keyframe_path),
-            (node.create_publisher(MarkerArray, "~/keyframes/frusta", _LATCHED), frusta_markers),
+            (node.create_publisher(Path, "~/keyframes", latched), keyframe_path),
+            (node.create_publisher(MarkerArray, "~/keyframes/frusta", latched), frusta_markers),
         ]
         self._published: list[KeyframePoses | None] = [None, None]
         steady = Clock(clock_type=ClockType.STEADY_TIME)

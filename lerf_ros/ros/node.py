@@ -107,7 +107,9 @@ class LerfNode(LifecycleNodeMixin, Node):
         self._map_services = MapServices(
             self, self._settings, self._group, worker=self._active_worker, waits_for=self._waits_for, now=self._now
         )
-        KeyframeTopics(self, self._group, lambda: self._worker.keyframes if self._worker else None, self._now)
+        KeyframeTopics(
+            self, self._settings, self._group, lambda: self._worker.keyframes if self._worker else None, self._now
+        )
         self._status = StatusPublisher(self, self._settings, self._group, self._snapshot, self._now)
         DiagnosticsPublisher(self, self._group, self._snapshot)
         self._change_state = self._service_change_state.callback
@@ -216,6 +218,7 @@ class LerfNode(LifecycleNodeMixin, Node):
                 self._inputs = CameraInputs(self, self._settings, self._drops, self._worker.offer, self._group)
                 self._corrections = PoseCorrections(self, self._settings, self._worker, self._group)
             except Exception as error:  # rclpy would turn it into ERROR without a word, and the map would be lost
+                self._close_inputs()
                 self._fail("activated", error)
                 return TransitionCallbackReturn.FAILURE
             self._worker.resume()

@@ -8,13 +8,12 @@ import numpy as np
 from nav_msgs.msg import Path
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 
 from lerf_ros.mapping.corrections import Trajectory
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.ros.conversions import ConversionError, matrix_from_pose, stamp_to_ns
 from lerf_ros.ros.declarations import Settings
-from lerf_ros.ros.parameters import camera_mount, pose_options
+from lerf_ros.ros.parameters import camera_mount, pose_options, qos_profile
 from lerf_ros.ros.worker import MapWorker
 
 _REPEAT = 10.0  # s, between warnings
@@ -41,7 +40,7 @@ class PoseCorrections:
         self._lock = threading.Lock()
         self._waiting: Path | None = None
         self._subscription = node.create_subscription(
-            Path, "~/corrected_poses", self._on_path, QoSProfile(depth=1), callback_group=group
+            Path, "~/corrected_poses", self._on_path, qos_profile(settings, "corrected_poses"), callback_group=group
         )
 
     def close(self) -> None:

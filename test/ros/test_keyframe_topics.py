@@ -71,7 +71,10 @@ def test_keyframes_are_published_for_who_listens_and_when_they_have_changed(doma
     executor.add_node(node)
     executor.add_node(peer)
     present, paths, frusta, made = keyframes(2), [], [], []
-    topics = KeyframeTopics(node, ReentrantCallbackGroup(), lambda: present, lambda: made.append(1) or STAMPED)
+    settings = {"qos.keyframes.reliability": "reliable", "qos.keyframes.depth": 1}
+    topics = KeyframeTopics(
+        node, settings, ReentrantCallbackGroup(), lambda: present, lambda: made.append(1) or STAMPED
+    )
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
     def spin_until(condition):
