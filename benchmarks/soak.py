@@ -3,9 +3,10 @@
     python benchmarks/soak.py [--minutes 20] [--rate 30] [--room 4100] [--preset cpu]
 
 A generated room, rendered once, is published again and again by the camera node, 640x480 with depth, over the shipped
-Fast DDS profile; the node `lerf` maps it, and now and then a question comes. Both are processes of their own. The node
-is the real one with a timer more (`probed_node.py`), by which the lateness of callbacks is known from inside: beside
-all other callbacks of the node, in the executor that serves them.
+Fast DDS profile; the node `lerf` maps it and saves the map, and now and then a question comes. Both are processes of
+their own. The node is the real one with a timer more (`probed_node.py`), by which the lateness of callbacks is known
+from inside: beside all other callbacks of the node, in the executor that serves them. What a thread that only sleeps
+sees at the same time is the machine's own share.
 
 The first quarter of the time is for filling buffers; bounds hold for the rest. The last line says whether they held,
 and so does the exit status.
@@ -45,8 +46,9 @@ MEMORY_GROWTH = 0.05  # bounds: share of the memory after the warm-up, ...
 LATE_MS = 100.0  # ... the latest callback, ...
 ALIVE_MESSAGES = 1000  # ... messages of one type in the node's memory at the end, ...
 LEAST_STEPS = 1  # ... training steps in every window
+AUTOSAVE = 2.0  # min
 WARM_UP = 0.25  # of the time
-WINDOW = 10.0  # s
+WINDOW = 30.0  # s
 TOPICS = ("image", "camera_info", "depth", "pose")
 _PATIENCE = 120.0  # s, until the node is active
 
@@ -160,6 +162,9 @@ def soak(options: argparse.Namespace, room: Room, folder: Path) -> tuple[Watched
         "training.idle_steps:=0",
         f"device:={options.device}",
         f"preset:={options.preset}",
+        f"map.path:={folder / 'map'}",
+        f"map.autosave:={AUTOSAVE}",
+        "map.save_on_shutdown:=true",
         *options.parameter,
     ]
     node_command = [sys.executable, ROOT / "benchmarks/probed_node.py"]

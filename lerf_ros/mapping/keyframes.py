@@ -14,7 +14,7 @@ from lerf_ros.features.dense import DenseGrid
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import Pose
-from lerf_ros.mapping.config import MapperConfig
+from lerf_ros.mapping.config import KeyframeConfig, MapperConfig
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.scene import STRIDE
 from lerf_ros.mapping.selection import cells_of, cells_seen, motion
@@ -208,6 +208,12 @@ class KeyframeStore:
         self._moved = list(dict.fromkeys([*slots, *self._moved]))
         self._moved_at = self._step
         self._publish()
+
+    def tune(self, config: KeyframeConfig) -> None:
+        """Other thresholds from now on, also between the keyframes that are there."""
+        self.config = config
+        for slot in range(len(self)):
+            self._measure(slot, list(range(len(self))))
 
     def tick(self) -> None:
         """Counts a training step: keyframes cease to be new."""

@@ -148,7 +148,7 @@ class Mapper:
         for selector in self._selectors.values():
             selector.tune(self.config.keyframe)
         if self.store is not None:
-            self.store.config = self.config.keyframe
+            self.store.tune(self.config.keyframe)
         if self._trainer is not None:
             self._trainer.tune(self.config)
 

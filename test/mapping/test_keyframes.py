@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import torch
 
@@ -70,6 +73,22 @@ def test_a_full_store_drops_the_most_redundant_not_the_oldest():
     assert store.insert(frame(20.0, value=77)) == (2, 2)
     assert sorted(store.poses[:, 0, 3].tolist()) == [0.0, 5.0, 9.0, 20.0]
     assert store.newest_first == (2, 3, 1, 0)
+
+
+def turned(yaw, x):
+    keyframe = frame(x)
+    keyframe.T_world_camera[:3, :3] = cv2.Rodrigues(np.array([0.0, yaw, 0.0]))[0]
+    return keyframe
+
+
+def test_other_thresholds_hold_between_the_keyframes_that_are_there():
+    """Of a pair that is turned and one that is moved, the one or the other is closer together."""
+    store = make_store()
+    for keyframe in (turned(0.0, 0.0), turned(0.1, 0.0), turned(2.0, 5.0), turned(2.0, 5.04)):
+        store.insert(keyframe)
+    assert store._most_redundant() in (2, 3)  # 0.4 of 0.1 m; the others 0.5 of 0.2 rad
+    store.tune(replace(store.config, translation=0.05))
+    assert store._most_redundant() in (0, 1)
 
 
 def test_new_keyframes_are_never_refused_and_coverage_stays():
