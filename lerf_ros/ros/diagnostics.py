@@ -131,13 +131,14 @@ def _map(snapshot: Snapshot) -> DiagnosticStatus:
 
 def _memory(snapshot: Snapshot) -> DiagnosticStatus:
     resident = resident_mb()
-    if not snapshot.on_gpu:
+    gpu = snapshot.gpu
+    if gpu is None:
         return _status(OK, f"{resident:.0f} MB", **{"resident (MB)": resident})
-    free, total = torch.cuda.mem_get_info()
+    free, total = torch.cuda.mem_get_info(gpu)
     values = {
         "resident (MB)": resident,
-        "GPU, reserved (MB)": torch.cuda.memory_reserved() / 1e6,
-        "GPU, allocated (MB)": torch.cuda.memory_allocated() / 1e6,
+        "GPU, reserved (MB)": torch.cuda.memory_reserved(gpu) / 1e6,
+        "GPU, allocated (MB)": torch.cuda.memory_allocated(gpu) / 1e6,
         "GPU, free (MB)": free / 1e6,
         "GPU, all (MB)": total / 1e6,
     }

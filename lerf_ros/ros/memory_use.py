@@ -14,6 +14,6 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def memory_mb(on_gpu: bool) -> float:
+def memory_mb(gpu: torch.device | None) -> float:
     """MB that PyTorch has reserved on the GPU, or the resident memory of this process."""
-    return torch.cuda.memory_reserved() / 1e6 if on_gpu else resident_mb()
+    return torch.cuda.memory_reserved(gpu) / 1e6 if gpu is not None else resident_mb()

@@ -304,14 +304,15 @@ class LerfNode(LifecycleNodeMixin, Node):
             self._error_logged = True
             self.get_logger().error("the mapper has failed:\n" + "".join(traceback.format_exception(error)))
         health, statistics, drops = self._health, self._statistics, self._drops.snapshot()
-        idle = self._worker is not None and self._worker.idle
+        setup, idle = self._setup, self._worker is not None and self._worker.idle
         return Snapshot(
             state=self._state if error is None else "error",
             message=self._refusal()
             or words.waits_for(health, statistics, drops)
             or words.progress(health, statistics, idle),
             failed=error is not None or bool(self._failure),
-            device=self._setup.device_name if self._setup is not None else "",
+            device=setup.device_name if setup is not None else "",
+            gpu=setup.device if setup is not None and setup.device.type == "cuda" else None,
             statistics=statistics,
             learning=self._observer.look(statistics, time.monotonic()),
             health=health or InputHealth(),

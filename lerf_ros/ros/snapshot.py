@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.worker import WorkerStatistics
 
@@ -59,6 +61,7 @@ class Snapshot:
         message: what the node does or waits for, in words.
         failed: the worker has died, or the last transition did not succeed.
         device: "cpu", or the name of the GPU; empty before the node is configured.
+        gpu: that the map is on; None: on the CPU, or there is none.
         drops: ("reason: latest detail", count).
         mistyped: what is wrong about names of parameters.
     """
@@ -67,13 +70,10 @@ class Snapshot:
     message: str
     failed: bool
     device: str
+    gpu: torch.device | None
     statistics: WorkerStatistics
     learning: Learning
     health: InputHealth
     drops: list[tuple[str, int]]
     mistyped: list[str]
     last_query: str
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device not in ("", "cpu")

@@ -69,7 +69,7 @@ def status_message(stamped: Header, snapshot: Snapshot) -> Status:
         drop_counts=[int(count) for _, count in snapshot.drops],
         prequential_psnr_db=float(statistics.prequential_psnr_db),
         prequential_depth_error=float(statistics.prequential_depth_error),
-        memory_mb=memory_mb(snapshot.on_gpu),
+        memory_mb=memory_mb(snapshot.gpu),
         last_query=str(snapshot.last_query),
     )
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 
@@ -28,6 +29,7 @@ GOOD = Snapshot(
     message="mapping",
     failed=False,
     device="cpu",
+    gpu=None,
     statistics=WorkerStatistics(frames_taken=3, keyframes=2),
     learning=Learning(12.0, 30.0, 0.5),
     health=InputHealth((IMAGE,)),
@@ -200,3 +202,13 @@ def test_what_is_waited_for_and_what_could_be_better():
         "idle: nothing new to be learnt; 2 frames came without their depth"
     )
     assert "outside the mapped volume" in words.progress(good, WorkerStatistics(outside_share=0.5), False)
+
+
+def test_memory_is_that_of_the_gpu_that_the_map_is_on(monkeypatch):
+    used = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: {used: (4e8, 1e10)}[gpu])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda gpu: {used: 7e9}[gpu])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda gpu: {used: 6e9}[gpu])
+    memory = d.diagnostics("lerf", Time(), replace(GOOD, device="a GPU", gpu=used), 0).status[-2]
+    assert memory.name == "lerf: memory" and memory.hardware_id == "a GPU" and memory.level == d.WARN
+    assert memory.message == "7000 MB reserved on the GPU, 400 MB free"

@@ -100,6 +100,7 @@ def test_status():
         message="mapping",
         failed=False,
         device="cpu",
+        gpu=None,
         statistics=statistics,
         learning=Learning(2.0, 30.0, 0.5),
         health=InputHealth((report,)),
@@ -116,4 +117,4 @@ def test_status():
         ("overrun", 2),
     ]
     assert np.isnan(status.prequential_psnr_db) and status.state == "active" and status.steps_skipped == 1
-    assert 1.0 < memory_mb(on_gpu=False) < 1e6
+    assert 1.0 < memory_mb(None) < 1e6
