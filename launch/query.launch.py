@@ -21,6 +21,4 @@ def generate_launch_description() -> LaunchDescription:
         "map.load": True,
         "map.path": ParameterValue(LaunchConfiguration("map"), value_type=str),
     }
-    return LaunchDescription(
-        [path, *node_arguments(), *lerf_node(inputs=False, parameters=only_answering), rviz_node()]
-    )
+    return LaunchDescription([path, *node_arguments(), lerf_node(inputs=False, parameters=only_answering), rviz_node()])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from geometry_msgs.msg import PoseStamped
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -18,6 +20,7 @@ from lerf_ros.ros.conversions import (
 )
 from lerf_ros.ros.declarations import Parameter, Parameters, Read
 from lerf_ros.ros.process import spin_until_shutdown
+from lerf_ros.ros.transforms import TransformsMissing, open_broadcaster
 from lerf_ros.world.source import is_held_out, open_source
 
 CAMERA_PARAMETERS: tuple[Parameter, ...] = (
@@ -45,6 +48,7 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "depth_encoding", "32FC1", "of ~/depth; none: no depth", choices=("32FC1", "16UC1", "none"), read=Read.START
     ),
+    Parameter("tf", False, "the pose also as a transform from map_frame to camera_frame on /tf", read=Read.START),
     Parameter("map_frame", "map", "frame of ~/pose", read=Read.ALWAYS),
     Parameter("camera_frame", "camera_optical_frame", "frame of ~/image, ~/camera_info and ~/depth", read=Read.ALWAYS),
 )
@@ -59,13 +63,13 @@ class CameraNode(Node):
         ~/camera_info (sensor_msgs/CameraInfo): with every image.
         ~/depth (sensor_msgs/Image): registered to the image; 32FC1 (m) or 16UC1 (mm). A source without depth has no
             such topic, so that nobody waits for it.
-        ~/pose (geometry_msgs/PoseStamped): optical camera frame in the map.
+        ~/pose (geometry_msgs/PoseStamped): optical camera frame in the map. With `tf` also on /tf.
 
     Subscriptions (only with the pace 'consumed'):
         <consumer>/status (lerf_ros/Status)
 
-    Parameters: `CAMERA_PARAMETERS`. The first frame waits for `subscribers` of image, camera_info and pose. All
-    messages of a frame carry one stamp, the time of publication.
+    Parameters: `CAMERA_PARAMETERS`. The first frame waits for `subscribers` of image, camera_info and, unless there is
+    `tf`, pose. All messages of a frame carry one stamp, the time of publication.
 
     Raises:
         ValueError: the source cannot be opened, or a parameter is out of range.
@@ -87,6 +91,7 @@ class CameraNode(Node):
         with_depth = self._settings["depth_encoding"] != "none" and self._source[self._indices[0]].depth_z is not None
         self._depth = self.create_publisher(Image, "~/depth", qos) if with_depth else None
         self._pose = self.create_publisher(PoseStamped, "~/pose", qos)
+        self._broadcast = self._broadcaster() if self._settings["tf"] else None
 
         self.finished = False
         self._next = 0
@@ -96,10 +101,16 @@ class CameraNode(Node):
         self.create_timer(_POLL if self._consumer else self._period, self._advance)
         self.get_logger().info(f"{self._source.name}: {len(self._indices)} of {len(self._source)} frames to publish")
 
+    def _broadcaster(self) -> Callable[[PoseStamped, str], None]:
+        try:
+            return open_broadcaster(self)
+        except TransformsMissing as error:
+            raise ValueError(f"parameter tf: {error}") from error
+
     def _advance(self) -> None:
         if self._consumer and not (self._consumer.ready() and self._consumer.since_sent >= self._period):
             return
-        awaited = (self._image, self._info, self._pose)
+        awaited = (self._image, self._info) if self._broadcast else (self._image, self._info, self._pose)
         self._begun = self._begun or all(p.get_subscription_count() >= self._settings["subscribers"] for p in awaited)
         if self._next == len(self._indices):
             self._end()
@@ -111,7 +122,10 @@ class CameraNode(Node):
         stamp_ns = self.get_clock().now().nanoseconds
         stamped = header(stamp_ns, self._settings["camera_frame"])
         self._info.publish(camera_info_message(frame.camera, stamped))
-        self._pose.publish(pose_stamped_message(frame.T_world_camera, header(stamp_ns, self._settings["map_frame"])))
+        pose = pose_stamped_message(frame.T_world_camera, header(stamp_ns, self._settings["map_frame"]))
+        self._pose.publish(pose)
+        if self._broadcast:
+            self._broadcast(pose, stamped.frame_id)
         if frame.depth_z is not None and self._depth is not None:
             self._depth.publish(depth_message(frame.depth_z, stamped, self._settings["depth_encoding"]))
         self._image.publish(image_message(frame.image, stamped))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessStart
 from launch.events import matches_action
+from launch.launch_context import LaunchContext
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -43,6 +45,11 @@ def node_arguments() -> list[DeclareLaunchArgument]:
             default_value=_shared("config", "lerf.yaml"),
             description="YAML file with the node's parameters",
         ),
+        DeclareLaunchArgument(
+            "parameters",
+            default_value="{}",
+            description="parameters that win over those of params_file, as YAML: '{pose.source: tf}'",
+        ),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of the node lerf"),
         DeclareLaunchArgument("use_sim_time", default_value="false", description="take the time from /clock"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
@@ -50,19 +57,31 @@ def node_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def lerf_node(inputs: bool = True, parameters: Mapping[str, Any] | None = None) -> list[Action]:
+def lerf_node(inputs: bool = True, parameters: Mapping[str, Any] | None = None) -> OpaqueFunction:
     """The node `lerf` and what takes it to active.
 
     Args:
         inputs: whether its inputs are remapped as `input_arguments` say.
-        parameters: they win over those of `params_file`.
+        parameters: they win over all others.
     """
+    return OpaqueFunction(function=lambda context: _lerf_node(context, inputs, parameters or {}))
+
+
+def _lerf_node(context: LaunchContext, inputs: bool, parameters: Mapping[str, Any]) -> list[Action]:
+    """Raises RuntimeError: the argument `parameters` is no YAML of names and values."""
+    text = context.launch_configurations["parameters"]
+    try:
+        chosen = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RuntimeError(f"parameters:={text} cannot be read: {error}") from error
+    if not isinstance(chosen, dict):
+        raise RuntimeError(f"parameters:={text} should be names and values, such as '{{pose.source: tf}}'")
     node = LifecycleNode(
         package="lerf_ros",
         executable="lerf_node",
         name="lerf",
         namespace=LaunchConfiguration("namespace"),
-        parameters=[LaunchConfiguration("params_file"), {**_sim_time(), **(parameters or {})}],
+        parameters=[LaunchConfiguration("params_file"), {**_sim_time(), **chosen, **parameters}],
         remappings=[(f"~/{name}", LaunchConfiguration(name)) for name in (INPUTS if inputs else ())],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped, Transform, TransformStamped, Vector3
 from rclpy.node import Node
 from rclpy.time import Time
 
@@ -68,12 +70,34 @@ def open_transforms(node: Node) -> Transforms:
     Raises:
         TransformsMissing: tf2_ros is not installed.
     """
+    tf2_ros = _tf2_ros("take poses from a topic (pose.source: pose or odometry) and pose.extrinsics: parameters")
+    buffer = tf2_ros.Buffer()
+    return Transforms(buffer, tf2_ros.TransformException, tf2_ros.TransformListener(buffer, node))
+
+
+def open_broadcaster(node: Node) -> Callable[[PoseStamped, str], None]:
+    """(a pose, the frame that it moves) -> /tf.
+
+    Raises:
+        TransformsMissing: tf2_ros is not installed.
+    """
+    broadcaster = _tf2_ros("do without TF").TransformBroadcaster(node)
+
+    def broadcast(pose: PoseStamped, child_frame: str) -> None:
+        p = pose.pose.position
+        transform = Transform(translation=Vector3(x=p.x, y=p.y, z=p.z), rotation=pose.pose.orientation)
+        stamped = TransformStamped(header=pose.header, child_frame_id=child_frame, transform=transform)
+        broadcaster.sendTransform(stamped)
+
+    return broadcast
+
+
+def _tf2_ros(instead: str) -> Any:
     try:
         import tf2_ros
     except ImportError as error:
         raise TransformsMissing(
             f"TF needs tf2_ros, which cannot be imported ({error}): install ros-$ROS_DISTRO-tf2-ros-py and source ROS, "
-            "or take poses from a topic (pose.source: pose or odometry) and pose.extrinsics: parameters"
+            f"or {instead}"
         ) from error
-    buffer = tf2_ros.Buffer()
-    return Transforms(buffer, tf2_ros.TransformException, tf2_ros.TransformListener(buffer, node))
+    return tf2_ros

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import cv2
@@ -44,7 +45,7 @@ def published(monkeypatch, count, *parameters):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     monkeypatch.setenv("ROS_DOMAIN_ID", "87")
     arguments = [part for parameter in ("rate:=100.0", *parameters) for part in ("-p", parameter)]
-    rclpy.init(args=["--ros-args", *arguments])
+    rclpy.init(args=["--ros-args", "-r", "/camera/tf:=/tf", *arguments])
     camera, listener = CameraNode(), rclpy.create_node("listener")
     executor = SingleThreadedExecutor()
     executor.add_node(camera)
@@ -89,3 +90,28 @@ def test_a_folder_with_depth(monkeypatch, folder):
     np.testing.assert_allclose(c.metres_from_depth(heard["depth"][0]), 1.5)
     _, without = published(monkeypatch, 2, f"source:={folder}", "depth_encoding:=none")
     assert "/camera/depth" not in without
+
+
+def test_the_pose_is_a_transform_as_well(monkeypatch, folder):
+    pytest.importorskip("tf2_ros", reason="tf2_ros is not in the ROS 2 wheels; every ROS 2 machine has it")
+    from tf2_msgs.msg import TFMessage
+
+    monkeypatch.setitem(KINDS, "tf", TFMessage)
+    heard, _ = published(monkeypatch, 3, f"source:={folder}", "tf:=true", "map_frame:=world")
+    for pose, message in zip(heard["pose"][:3], heard["tf"][:3], strict=True):
+        (transform,) = message.transforms
+        assert transform.header == pose.header and transform.header.frame_id == "world"
+        assert transform.child_frame_id == heard["image"][0].header.frame_id
+        assert transform.transform.rotation == pose.pose.orientation
+        p, q = transform.transform.translation, pose.pose.position
+        assert (p.x, p.y, p.z) == (q.x, q.y, q.z)
+
+
+def test_without_tf2_a_transform_is_refused(monkeypatch, folder):
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    rclpy.init(args=["--ros-args", "-p", f"source:={folder}", "-p", "tf:=true"])
+    try:
+        with pytest.raises(ValueError, match="parameter tf: TF needs tf2_ros"):
+            CameraNode()
+    finally:
+        rclpy.shutdown()

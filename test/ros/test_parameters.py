@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,16 @@ def test_names_that_nothing_reads_are_named_with_the_nearest_that_exists(make_no
 def test_limits_of_training(make_node):
     _, settings = make_node(training__max_rate=5.0, training__idle_steps=7)
     assert p.training_limits(settings) == Limits(max_rate=5.0, time_share=1.0, idle_steps=7)
+
+
+def test_parameters_in_the_walkthroughs_exist():
+    text = (YAML.parents[1] / "docs" / "robots.md").read_text()
+    inline = re.findall(r'parameters:="(\{[^}]+: [^}]+\})"', text)
+    assert len(inline) == 8  # four cameras, twice
+    known = {parameter.name: parameter for parameter in p.LERF_PARAMETERS}
+    for values in map(yaml.safe_load, inline):
+        for name, value in values.items():
+            assert type(value) is type(known[name].default)
+            known[name].check(value)
+    groups = "|".join({name.partition(".")[0] for name in known if "." in name} - {"depth"})  # ZED has a depth. too
+    assert set(re.findall(rf"`((?:{groups})\.[\w.]+)[`:]", text)) <= set(known)
