@@ -51,7 +51,7 @@ class Consumer:
         `patience`, with a warning."""
         if self._dealt_with is None:
             return False
-        if self._sent_at is None or self._dealt_with > self._dealt_with_before:
+        if self._sent_at is None or self._dealt_with != self._dealt_with_before:  # a configured one counts from 0 again
             return True
         if self.since_sent < self._settings["patience"]:
             return False
