@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,38 +14,85 @@ from torch import Tensor
 from lerf_ros.host import on_host
 
 _FAR = 1e6  # m, between places
-_MOST = 2**13  # points of a place whose distances from each other are all worked out
+_MOST = 40_000_000  # distances that are all worked out, in half a gigabyte
 _SAMPLE = 256  # points whose nearest neighbours tell how dense the others are
 _REACH = 3.0  # times the usual distance between nearest neighbours: how far `nearest_by_cells` looks
 _AT_ONCE = 2**22  # of its distances
 
 
-def nearest(x_world: Tensor, k: int, sizes: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+class Places:
+    """Points that lie in L separate places, one place after another; as the rows of a table (L, M) with room for the
+    most points of a place.
+
+    Args:
+        sizes: (L,) how many points lie in each.
+    """
+
+    def __init__(self, sizes: Sequence[int], device: torch.device) -> None:
+        self.sizes, self._most = list(sizes), max(sizes)
+        self._counts = torch.tensor(self.sizes, device=device)
+
+    @cached_property
+    def place(self) -> Tensor:
+        """(N,) int64, of each point."""
+        number = torch.arange(len(self.sizes), device=self._counts.device)
+        return number.repeat_interleave(self._counts, output_size=sum(self.sizes))
+
+    def rows(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (N, ...) of points as rows (L, M, ...), and which of them (L, M) there are; others are of some point."""
+        return values[self._points.clamp_max(len(values) - 1)], self._exists
+
+    def points(self, rows: Tensor) -> Tensor:
+        """The reverse: rows (L, M, ...) -> (N, ...)."""
+        turn = torch.arange(len(self.place), device=rows.device) - self.starts[self.place]
+        return rows[self.place, turn]
+
+    def medians(self, values: Tensor) -> Tensor:
+        """Median in each place of values (N,), for each point: (N,)."""
+        rows, exists = self.rows(values)
+        middles = torch.stack([self._counts - 1, self._counts], dim=1) // 2
+        ordered = torch.where(exists, rows, torch.inf).sort(dim=1).values
+        return ordered.gather(1, middles).mean(dim=1)[self.place]
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(L,) int64, the first point of each."""
+        return self._counts.cumsum(0) - self._counts
+
+    @cached_property
+    def _points(self) -> Tensor:
+        return self.starts[:, None] + torch.arange(self._most, device=self.starts.device)
+
+    @cached_property
+    def _exists(self) -> Tensor:
+        return torch.arange(self._most, device=self._counts.device) < self._counts[:, None]
+
+
+def nearest(x_world: Tensor, k: int, places: Places | None = None) -> tuple[Tensor, Tensor]:
     """The k nearest points of each point, itself included, the nearest first.
 
     Args:
         x_world: (N, 3) m.
         k: at most N.
-        sizes: how many points lie in each place, one place after another: points of different places are no
-            neighbours. None: all lie in one place.
+        places: points of different places are no neighbours. None: all lie in one place.
 
     Returns:
         distances (N, k) m and indices (N, k) int64, on the device of x_world. In a place of fewer than k points, the
-        neighbours that it lacks are more than a hundred kilometres away; so are, on a GPU and without `sizes`, those
+        neighbours that it lacks are more than a hundred kilometres away; so are, on a GPU and without places, those
         that are farther than three times the usual distance between nearest neighbours.
     """
-    if x_world.is_cuda and sizes is None:
+    if x_world.is_cuda and places is None:
         return nearest_by_cells(x_world, k)
-    if x_world.is_cuda and max(sizes or ()) <= _MOST:
-        return nearest_by_distance(x_world, k, sizes or ())
-    return nearest_by_tree(x_world, k, sizes)
+    if x_world.is_cuda and places is not None and len(places.sizes) * max(places.sizes) ** 2 <= _MOST:
+        return nearest_by_distance(x_world, k, places)
+    return nearest_by_tree(x_world, k, places)
 
 
-def nearest_by_tree(x_world: Tensor, k: int, sizes: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+def nearest_by_tree(x_world: Tensor, k: int, places: Places | None) -> tuple[Tensor, Tensor]:
     """As `nearest`, on the host."""
     points = on_host(x_world)[0].astype(np.float64, copy=False)
-    if sizes is not None:
-        place = np.repeat(np.arange(len(sizes)), sizes)
+    if places is not None:
+        place = np.repeat(np.arange(len(places.sizes)), places.sizes)
         points = np.concatenate([points, _FAR * place[:, None]], axis=1)
     distances, indices = cKDTree(points).query(points, k=k)
     shape = len(points), k
@@ -54,18 +102,18 @@ def nearest_by_tree(x_world: Tensor, k: int, sizes: Sequence[int] | None) -> tup
     )
 
 
-def nearest_by_distance(x_world: Tensor, k: int, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+def nearest_by_distance(x_world: Tensor, k: int, places: Places) -> tuple[Tensor, Tensor]:
     """As `nearest`, by all distances within each place: where these are few, a GPU has them while a tree is built."""
-    found, start = [], 0
-    for points in x_world.split(list(sizes)):
-        points = (points - points[:1]).float()
-        between = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-        distances, indices = between.topk(min(k, len(points)), largest=False)
-        lacking = 0, k - distances.shape[1]
-        found.append((F.pad(distances, lacking, value=_FAR), F.pad(start + indices, lacking)))
-        start += len(points)
-    distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return distances, indices
+    points, exists = places.rows(x_world)
+    points = (points - points[:, :1]).float()
+    between = torch.linalg.vector_norm(points[:, :, None] - points[:, None], dim=-1)
+    distances, turn = torch.where(exists[:, None], between, _FAR).topk(min(k, between.shape[2]), largest=False)
+    indices = (places.starts[:, None, None] + turn).clamp_max(len(x_world) - 1)
+    lacking = 0, k - distances.shape[2]
+    return (
+        places.points(F.pad(distances, lacking, value=_FAR)),
+        places.points(F.pad(indices, lacking)),
+    )
 
 
 def nearest_by_cells(x_world: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lerf_ros.host import on_host
+from lerf_ros.host import Copies
 from lerf_ros.mapping.surface import SurfacePoints
 from lerf_ros.query.neighbourhood import Graph, Neighbourhood, component
 from lerf_ros.query.relevancy import supervised
@@ -103,8 +103,8 @@ class _Surface:
             within.start,
         )
 
-    def component(self, seed: int, member: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return component(self.graph, seed, member, self.first)
+    def component(self, seed: int, values: NDArray[np.float32], least: float) -> NDArray[np.int64]:
+        return component(self.graph, seed, values, least, self.first)
 
 
 class MaximaFinder:
@@ -121,10 +121,14 @@ class MaximaFinder:
         self._points = points
         self._min_support, self._prominence = min_support, prominence
         self._neighbourhood = near = Neighbourhood(points.x_world, sizes=sizes)
-        x_world, view_directions = on_host(points.x_world.double(), points.view_directions.double())
-        self._surface = _Surface(x_world, view_directions, near.members, near.counts, near.graph)
+        self._copies = Copies(points.x_world.double(), points.view_directions.double(), near.members, near.counts)
         self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
         self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does
+
+    @cached_property
+    def _surface(self) -> _Surface:
+        x_world, view_directions, members, counts = self._copies.arrays()
+        return _Surface(x_world, view_directions, members, counts, Graph.of(members))
 
     def around(self, position: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         """The points (M, 3) within radius m of a position (3,); that position where there are none."""
@@ -139,7 +143,9 @@ class MaximaFinder:
             self._shares = self._neighbourhood.smooth(self._valid).clamp_min(1e-6)
         means = self._neighbourhood.smooth(torch.stack([sweep.ranks, sweep.ranks - sweep.offset]) * self._valid)
         ranks, logits = torch.where(self._valid > 0, means / self._shares, -torch.inf)
-        return Heights(*on_host(sweep.scales, ranks, sweep.ranks, logits.sigmoid()))
+        copies = Copies(sweep.scales, ranks, sweep.ranks, logits.sigmoid())
+        _ = self._surface  # of this part, the host takes care meanwhile
+        return Heights(*(np.ascontiguousarray(array) for array in copies.arrays()))
 
     def regions(self, heights: Heights, floor: Floor | None = None, within: slice = slice(None)) -> Iterator[Region]:
         """Regions of one text, best first.
@@ -160,7 +166,7 @@ class MaximaFinder:
         claimed = np.zeros(peak.shape, bool)  # ... by a maximum that was looked at
         median = lru_cache(lambda s: float(np.median(relevancy[s])))
         while left[seed := int(np.argmax(left))] >= rank_floor:  # below the map's median nothing stands out
-            ridge = surface.component(seed, peak >= level(peak[seed], rank_floor, self._prominence))
+            ridge = surface.component(seed, peak, level(peak[seed], rank_floor, self._prominence))
             region, s = _grown(surface, seed, values, rank_floor)
             # A region that only smoothing has made is a stray value.
             support = int((own[s, region] >= values[s, region].min()).sum())
@@ -183,7 +189,7 @@ def _grown(surface: _Surface, seed: int, values: NDArray[np.float32], floor: flo
 
 
 def _grow(surface: _Surface, seed: int, values: NDArray[np.float32], floor: float) -> NDArray[np.int64]:
-    return surface.component(seed, values >= level(values[seed], floor, REGION_LEVEL))
+    return surface.component(seed, values, level(values[seed], floor, REGION_LEVEL))
 
 
 def _region(
@@ -197,16 +203,16 @@ def _region(
 ) -> Region:
     x_world = surface.x_world
     seed = int(region[np.argmax(values[region])])
-    core = surface.component(seed, values >= level(values[seed], floor.rank, CORE_LEVEL))
-    weights = values[core] - values[core].min() + 1e-6
-    centre = np.average(x_world[core], axis=0, weights=weights)
-    nearest = core[int(np.argmin(np.linalg.norm(x_world[core] - centre, axis=1)))]
+    core = surface.component(seed, values, level(values[seed], floor.rank, CORE_LEVEL))
+    weights = (values[core] - values[core].min() + 1e-6).astype(np.float64)
+    centre = weights @ x_world[core] / weights.sum()
+    nearest = core[int(np.argmin(np.square(x_world[core] - centre).sum(axis=1)))]
     half_height = min(level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
     return Region(
         position=x_world[nearest],
         normal=plane_normal(x_world[surface.members[nearest]], surface.view_directions[nearest]),
         view_direction=surface.view_directions[nearest],
-        covered=x_world[surface.component(seed, relevancy >= half_height)],
+        covered=x_world[surface.component(seed, relevancy, half_height)],
         height=float(values[seed]),
         relevancy=float(relevancy[seed]),
         scale=scale,

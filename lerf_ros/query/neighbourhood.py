@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from lerf_ros.geometry.neighbours import nearest
-from lerf_ros.host import on_host
+from lerf_ros.geometry.neighbours import Places, nearest
 
 
 class Graph(NamedTuple):
-    """Of each of N points those next to it, itself included, some twice: columns[starts[i] : starts[i + 1]]."""
+    """Of each of N points those next to it, some twice and some itself: columns[starts[i] : starts[i + 1]]."""
 
     starts: NDArray[np.int64]
     columns: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, members: NDArray[np.int64]) -> Graph:
+        """Of the neighbours (N, k) of each point, in both directions: also where the density of points changes."""
+        return cls(*_mutual(members))
 
 
 class Neighbourhood:
@@ -34,89 +38,80 @@ class Neighbourhood:
         sizes: how many points lie in each place, one place after another: points of different places are no
             neighbours; None: there is one place.
 
-    Attributes:
-        counts: (N,) neighbours of each point, itself included.
+    Attributes (on the device of x_world):
+        counts: (N,) int64, neighbours of each point, itself included.
         members: (N, k) int64, the neighbours of each point; itself instead of those that it lacks.
-        graph: who is whose neighbour, mutual, also where the density of points changes.
     """
 
     def __init__(
         self, x_world: Tensor, k: int = 16, radius: float | None = None, sizes: Sequence[int] | None = None
     ) -> None:
         N, k = len(x_world), min(k, len(x_world))
-        distances, indices = on_host(*nearest(x_world, k, sizes))
-        radii = _radii(distances[:, min(1, k - 1)], sizes or [N]) if radius is None else np.full(N, radius, np.float32)
-        near = distances <= radii[:, None]
+        places = Places(sizes or [N], x_world.device)
+        distances, indices = nearest(x_world, k, places if sizes else None)
+        reach = 2.5 * places.medians(distances[:, min(1, k - 1)])[:, None] if radius is None else radius
+        near = distances <= reach
         near[:, 0] = True  # itself, also where duplicates make another point the first hit
-        self.members: NDArray[np.int64] = np.where(near, indices, np.arange(N)[:, None])
-        self.counts: NDArray[np.int64] = near.sum(axis=1)
-        self.graph = Graph(*_mutual(indices, near))
-        self._members = torch.from_numpy(self.members).to(x_world.device)
-        self._shares = torch.from_numpy((near / self.counts[:, None]).astype(np.float32)).to(x_world.device)
+        self.members = torch.where(near, indices, torch.arange(N, device=x_world.device)[:, None])
+        self.counts = near.sum(dim=1)
+        self._shares = near / self.counts[:, None]
 
     def smooth(self, values: Tensor) -> Tensor:
         """Mean of (..., N) values over each point's neighbourhood, (..., N)."""
         columns = values.reshape(-1, values.shape[-1]).T.contiguous()
-        means = embedding_bag(self._members, columns, per_sample_weights=self._shares, mode="sum")
+        means = embedding_bag(self.members, columns, per_sample_weights=self._shares, mode="sum")
         return means.T.reshape(values.shape)
 
 
-def component(graph: Graph, seed: int, member: NDArray[np.bool_], first: int = 0) -> NDArray[np.int64]:
-    """Indices of the points that are connected to point `seed` through points of the mask `member` (M,).
+def component(graph: Graph, seed: int, values: NDArray[np.float32], least: float, first: int = 0) -> NDArray[np.int64]:
+    """Indices, ascending, of the points that are connected to point `seed` through points whose values (M,) are not
+    below `least`.
 
     Args:
-        seed: a member.
-        first: mask and indices count from this point of the graph; no neighbour of the M points is beyond them.
+        seed: not below it itself.
+        first: values and indices count from this point of the graph; no neighbour of the M points is beyond them.
     """
-    return np.flatnonzero(_flooded(*graph, seed, member, first))
+    return np.flatnonzero(_flooded(graph.starts, graph.columns, seed, values, np.float32(least), first))
 
 
 @njit(cache=True, nogil=True)
 def _flooded(
-    starts: NDArray[np.int64], columns: NDArray[np.int64], seed: int, member: NDArray[np.bool_], first: int
+    starts: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    seed: int,
+    values: NDArray[np.float32],
+    least: np.float32,
+    first: int,
 ) -> NDArray[np.bool_]:  # pragma: no cover - compiled
-    reached = np.zeros(len(member), np.bool_)
-    waiting = np.empty(len(member), np.int64)
-    waiting[0], count = seed, 1
+    reached = np.zeros(len(values), np.bool_)
+    waiting = [seed]
     reached[seed] = True
-    while count:
-        count -= 1
-        point = waiting[count] + first
+    while waiting:
+        point = waiting.pop() + first
         for other in columns[starts[point] : starts[point + 1]]:
             other -= first
-            if member[other] and not reached[other]:
+            if not reached[other] and values[other] >= least:
                 reached[other] = True
-                waiting[count] = other
-                count += 1
+                waiting.append(other)
     return reached
 
 
 @njit(cache=True, nogil=True)
-def _mutual(
-    indices: NDArray[np.int64], near: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # pragma: no cover - compiled
-    """The graph of those indices (N, k) that are near, in both directions."""
-    N, k = indices.shape
+def _mutual(members: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # pragma: no cover - compiled
+    N, k = members.shape
     counts = np.zeros(N + 1, np.int64)
     for point in range(N):
-        for j in range(k):
-            if near[point, j]:
+        for other in members[point]:
+            if other != point:
                 counts[point + 1] += 1
-                counts[indices[point, j] + 1] += 1
+                counts[other + 1] += 1
     starts = np.cumsum(counts)
     columns, end = np.empty(starts[-1], np.int64), starts[:-1].copy()
     for point in range(N):
-        for j in range(k):
-            if near[point, j]:
-                other = indices[point, j]
+        for other in members[point]:
+            if other != point:
                 columns[end[point]] = other
                 end[point] += 1
                 columns[end[other]] = point
                 end[other] += 1
     return starts, columns
-
-
-def _radii(distances: NDArray[Any], sizes: Sequence[int]) -> NDArray[np.float32]:
-    """2.5 times the median in each place, for each point."""
-    places = np.split(distances, np.cumsum(sizes)[:-1])
-    return np.repeat(np.array([2.5 * np.median(place) for place in places], np.float32), sizes)

@@ -15,7 +15,7 @@ from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
-from lerf_ros.query.neighbourhood import Neighbourhood, component
+from lerf_ros.query.neighbourhood import Graph, component
 from lerf_ros.query.targets import find_targets
 
 _CAMERA = Camera(fx=300.0, fy=300.0, cx=159.5, cy=119.5, width=320, height=240)
@@ -60,7 +60,8 @@ def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> No
     for _ in range(extent.steps):
         online.advance()
     find_targets(online.surface(extent.points), encoder, ["object"])
-    component(Neighbourhood(torch.rand(9, 3)).graph, 0, np.ones(9, bool))  # so young a map has no surface to ask about
+    # So young a map has no surface to ask about.
+    component(Graph.of(np.zeros((2, 1), np.int64)), 0, np.ones(2, np.float32), 1.0)
     online.mapper.render(_CAMERA, np.eye(4), stride=extent.stride)
     del online
     gc.collect()

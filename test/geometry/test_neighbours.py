@@ -1,12 +1,14 @@
 """Nearest neighbours, within places only."""
 
+import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from lerf_ros.geometry.neighbours import nearest, nearest_by_cells, nearest_by_distance, nearest_by_tree
+from lerf_ros.geometry.neighbours import Places, nearest, nearest_by_cells, nearest_by_distance, nearest_by_tree
 
 SIZES = [40, 7, 55]
+PLACES = Places(SIZES, torch.device("cpu"))
 PLACE = torch.arange(3).repeat_interleave(torch.tensor(SIZES))
 
 both_ways = pytest.mark.parametrize("nearest", [nearest_by_tree, nearest_by_distance])
@@ -19,7 +21,7 @@ def x():
 
 @both_ways
 def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x, nearest):
-    distances, indices = nearest(x, 5, SIZES)
+    distances, indices = nearest(x, 5, PLACES)
     for place in range(3):
         own = (PLACE == place).nonzero()[:, 0]
         expected, index = cKDTree(x[own].numpy()).query(x[own].numpy(), k=5)
@@ -29,10 +31,23 @@ def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x, nearest):
 
 @both_ways
 def test_neighbours_that_a_place_lacks_are_far_away(x, nearest):
-    distances, indices = nearest(x, 9, SIZES)
+    distances, indices = nearest(x, 9, PLACES)
     small = PLACE == 1
     assert (distances[small][:, :7] < 2).all() and (distances[small][:, 7:] > 1e5).all()
     assert (distances[~small] < 2).all() and ((indices >= 0) & (indices < len(x))).all()
+
+
+def test_rows_of_places_are_their_points(x):
+    rows, exists = PLACES.rows(x)
+    assert rows.shape == (3, max(SIZES), 3) and exists.sum(dim=1).tolist() == SIZES
+    assert torch.equal(rows[exists], x) and torch.equal(PLACES.points(rows), x)
+    assert torch.equal(PLACES.place, PLACE)
+
+
+def test_medians_of_places_are_those_of_numpy(x):
+    medians = PLACES.medians(x[:, 0])
+    for place in range(3):
+        assert (medians[PLACE == place] == np.median(x[PLACE == place, 0].numpy())).all()
 
 
 def test_without_places_all_are_neighbours(x):
@@ -80,7 +95,7 @@ def test_cells_of_few_points():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_gpu_finds_the_same(x):
-    distances, indices = nearest(x.cuda(), 5, SIZES)
-    expected, index = nearest(x, 5, SIZES)
+    distances, indices = nearest(x.cuda(), 5, Places(SIZES, torch.device("cuda")))
+    expected, index = nearest(x, 5, PLACES)
     torch.testing.assert_close(distances.cpu(), expected, atol=1e-5, rtol=0)
     assert torch.equal(indices.cpu(), index)
