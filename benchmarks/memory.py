@@ -181,7 +181,7 @@ def used_by(work: Callable[[], Any], device: torch.device) -> Use:
 
 def forget_other_rows() -> None:
     """What outlives a map: the neighbours of its surface points, and workspaces, which no captured step needs now."""
-    targets._finder.cache_clear()
+    targets._prepared.cache_clear()
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()
     release()

@@ -1,12 +1,20 @@
-"""From a device to the host, where each copy is a wait for all that was asked of the device before."""
+"""Between a device and the host. A copy to the host is a wait for all that was asked of the device before."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+
+def on_device(values: NDArray[Any] | Sequence[Any] | Tensor, device: torch.device) -> Tensor:
+    """Numbers of the host on a device, without torch's usual wait for all that was asked of it before."""
+    values = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+    return values.to(device, non_blocking=True)
 
 
 def on_host(*tensors: Tensor) -> tuple[NDArray[Any], ...]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from lerf_ros.host import on_host
+from lerf_ros.host import on_device, on_host
 
 _FAR = 1e6  # m, between places
 _MOST = 40_000_000  # distances that are all worked out, in half a gigabyte
@@ -25,12 +25,12 @@ class Places:
     most points of a place.
 
     Args:
-        sizes: (L,) how many points lie in each.
+        sizes: (L,) how many points lie in each, at least one.
     """
 
     def __init__(self, sizes: Sequence[int], device: torch.device) -> None:
         self.sizes, self._most = list(sizes), max(sizes)
-        self._counts = torch.tensor(self.sizes, device=device)
+        self._counts = on_device(self.sizes, device)
 
     @cached_property
     def place(self) -> Tensor:
@@ -39,7 +39,7 @@ class Places:
         return number.repeat_interleave(self._counts, output_size=sum(self.sizes))
 
     def rows(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (N, ...) of points as rows (L, M, ...), and which of them (L, M) there are; others are of some point."""
+        """Values (N, ...) of points as rows (L, M, ...), and which (L, M) of these there are."""
         return values[self._points.clamp_max(len(values) - 1)], self._exists
 
     def points(self, rows: Tensor) -> Tensor:
@@ -53,6 +53,13 @@ class Places:
         middles = torch.stack([self._counts - 1, self._counts], dim=1) // 2
         ordered = torch.where(exists, rows, torch.inf).sort(dim=1).values
         return ordered.gather(1, middles).mean(dim=1)[self.place]
+
+    def extremes(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Least of low (N,) and greatest of high (N,) in each place, for each point: both (N,)."""
+        L, place = len(self.sizes), self.place
+        low = low.new_empty(L).scatter_reduce_(0, place, low, "amin", include_self=False)
+        high = high.new_empty(L).scatter_reduce_(0, place, high, "amax", include_self=False)
+        return low[place], high[place]
 
     @cached_property
     def starts(self) -> Tensor:

@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from lerf_ros.geometry.contraction import SceneBounds
+from lerf_ros.geometry.neighbours import Places
+from lerf_ros.host import on_device, on_host
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.crop_means import ScaledEmbeds
@@ -126,15 +129,15 @@ class SurfaceSource:
         device, close_up = self._store.images.device, self._config.close_up
         at_once = max(1, _CROP_MEANS_AT_ONCE // (max_points * close_up.scale_bins * self._store.embed_dim))
         at_once = min(at_once, _PLACES_AT_ONCE, self._close_ups.places if self._close_ups else _PLACES_AT_ONCE)
-        centres, radii = centres.to(device, torch.float64), radii.to(device, torch.float32)
+        centres, radii = on_device(centres.double(), device), on_device(radii.float(), device)
         for start in range(0, len(centres), at_once):
             part = slice(start, start + at_once)
             closer = self._around(centres[part], radii[part], max_points)
-            if closer is not None and len(closer.place):
-                yield Closer(closer.surface, start + closer.place)
+            if closer is not None:
+                yield closer._replace(balls=[start + ball for ball in closer.balls])
 
     def _around(self, centres: Tensor, radii: Tensor, max_points: int) -> Closer | None:
-        """As `around`, of all places at once; None where no keyframe sees any of them."""
+        """As `around`, of all places at once; None where there is nothing to see in any of them."""
         store = self._store
         views = best_views(store, centres, radii, self._config.close_up.views)
         slots, uv, place = _dense_pixels(store, views, radii, max_points)
@@ -146,13 +149,17 @@ class SurfaceSource:
         spacing = radii * (math.pi / max_points) ** 0.5
         cells = hits.x_world[kept] / spacing[place[kept], None]
         kept = kept[_one_per_cell(torch.cat([cells, place[kept, None]], dim=1))]
-        kept = kept[_first_of_each(place[kept], len(centres), max_points)]
+        found = _first_of_each(place[kept], len(centres), max_points)
+        if found is None:
+            return None
+        first, places, balls = found
+        kept = kept[first]
         place = place[kept]
         slots, known = views.slots[:, place], views.known[:, place]
         points = self._observed(hits.x_world[kept], hits.directions[kept], slots, known)
         surface = MapSurface(points, hits.features[kept], self)
-        if self._close_ups is None or len(place) == 0:
-            return Closer(surface, place)
+        if self._close_ups is None:
+            return Closer(surface, places, balls)
         least_px = _LEAST_CROP * radii[place] * views.px_per_m[:, place]
         means, seen = self._close_ups.means(points.x_world, slots, known, least_px)
         scale_min, scale_max = means.scale_range()
@@ -162,7 +169,7 @@ class SurfaceSource:
             scale_max=torch.maximum(points.scale_max, scale_max),
         )
         shares = torch.where(seen, self._config.close_up.share, 0.0)
-        return Closer(replace(surface, points=points, crops=means[:], crop_shares=shares), place)
+        return Closer(replace(surface, points=points, crops=means[:], crop_shares=shares), places, balls)
 
     def _cast(self, slots: Tensor, uv: Tensor) -> _Hits:
         """Where rays of the pixels uv (R, 2) of keyframes slots (R,) hit the surface."""
@@ -270,9 +277,16 @@ def _one_per_cell(cells: Tensor) -> Tensor:
     return order[first.sort().values]
 
 
-def _first_of_each(place: Tensor, places: int, count: int) -> Tensor:
-    """Indices of the first `count` of each place (N,), place by place."""
-    place, order = torch.sort(place, stable=True)
-    first = torch.searchsorted(place, torch.arange(places, device=place.device))
-    rank = torch.arange(len(place), device=place.device) - first[place]
-    return order[rank < count]
+def _first_of_each(ball: Tensor, balls: int, count: int) -> tuple[Tensor, Places, list[int]] | None:
+    """Indices (P,) of the first `count` points of each ball, of those in balls (N,), ball by ball; the places that they
+    make up, and the ball that each place is. None where all are empty."""
+    ball, order = torch.sort(ball, stable=True)
+    (firsts,) = on_host(torch.searchsorted(ball, torch.arange(balls + 1, device=ball.device)))
+    sizes = np.diff(firsts).clip(max=count)
+    (occupied,) = np.nonzero(sizes)
+    if len(occupied) == 0:
+        return None
+    places = Places(sizes[occupied].tolist(), ball.device)
+    turn = torch.arange(len(places.place), device=ball.device) - places.starts[places.place]
+    first = on_device(firsts[occupied], ball.device)[places.place]
+    return order[first + turn], places, occupied.tolist()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 
 
@@ -29,7 +31,7 @@ class SurfacePoints:
     scale_min: Tensor
     scale_max: Tensor
 
-    @property
+    @cached_property
     def has_language(self) -> bool:
         """Whether any point can be asked yet."""
         return bool((self.scale_min <= self.scale_max).any())
@@ -59,7 +61,8 @@ class SemanticSurface(Protocol):
 
 
 class Closer(NamedTuple):
-    """A closer look at several places: their points, and the place of each, (N,) int64 ascending index of the ball."""
+    """A closer look at several places: their points, place by place, and the index of the ball that each place is."""
 
     surface: SemanticSurface
-    place: Tensor
+    places: Places
+    balls: list[int]

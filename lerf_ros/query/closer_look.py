@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lerf_ros.features.encoder import Encoder
-from lerf_ros.host import on_host
+from lerf_ros.host import on_device
 from lerf_ros.mapping.surface import Closer, SemanticSurface
 from lerf_ros.query.maxima import MaximaFinder, Region
 from lerf_ros.query.options import QueryOptions
@@ -37,31 +37,28 @@ def look_closer(
     centres = torch.from_numpy(np.stack([regions[text][number].position for text, number, _ in places]))
     radii = torch.tensor([radius for _, _, radius in places])
     for closer in surface.closer(centres, radii, options.closer_points):
-        for place, region in _best(closer, encoder, [(t, regions[t][n]) for t, n, _ in places], options).items():
-            text, number, _ = places[place]
+        looked_at = [(text, regions[text][number]) for text, number, _ in (places[ball] for ball in closer.balls)]
+        for ball, region in zip(closer.balls, _best(closer, encoder, looked_at, options), strict=True):
+            text, number, _ = places[ball]
             result[text][number] = region
     return result
 
 
 def _best(
     closer: Closer, encoder: Encoder, places: Sequence[tuple[str, Region]], options: QueryOptions
-) -> dict[int, Region]:
-    """The best region of each place that the closer look shows."""
-    points, place = closer.surface.points, closer.place
-    if len(place) <= options.min_support or not points.has_language:
-        return {}
-    numbers, sizes = (values.tolist() for values in np.unique(on_host(place)[0], return_counts=True))
-    texts = list(dict.fromkeys(places[number][0] for number in numbers))
-    text_of_place = torch.tensor([texts.index(text) if text in texts else 0 for text, _ in places])
-    scales = scale_sweep(points.scale_min, points.scale_max, options.scale_steps, place)
-    own_text = text_of_place.to(place.device)[place]
-    finder = MaximaFinder(points, options.min_support, options.prominence, sizes)
+) -> list[Region]:
+    """The best region of each place that the closer look shows, or the one that it was, where it shows none."""
+    points, sizes = closer.surface.points, closer.places.sizes
+    texts = list(dict.fromkeys(text for text, _ in places))
+    finder = MaximaFinder(points, options.min_support, options.prominence, closer.places)
+    scales = scale_sweep(points.scale_min, points.scale_max, options.scale_steps, closer.places)
+    own_text = on_device([texts.index(text) for text, _ in places], scales.device)[closer.places.place]
     heights = finder.heights(sweep_of_places(closer.surface, encoder, texts, own_text, scales, options))
-    best, start = {}, 0
-    for number, size in zip(numbers, sizes, strict=True):
+    best, start = [], 0
+    for (_, region), size in zip(places, sizes, strict=True):
         within, start = slice(start, start + size), start + size
-        region = places[number][1]
         found = next(finder.regions(heights, region.floor, within), None) if size > options.min_support else None
         if found is not None:  # how large it is, the whole map shows
-            best[number] = replace(found, support=region.support, covered=region.covered)
+            region = replace(found, support=region.support, covered=region.covered)
+        best.append(region)
     return best

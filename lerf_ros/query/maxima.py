@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lerf_ros.geometry.neighbours import Places
 from lerf_ros.host import Copies
 from lerf_ros.mapping.surface import SurfacePoints
 from lerf_ros.query.neighbourhood import Graph, Neighbourhood, component
@@ -112,15 +113,15 @@ class MaximaFinder:
 
     Args:
         min_support, prominence: see `targets.QueryOptions`.
-        sizes: of the places that the points lie in, see `Neighbourhood`.
+        places: that the points lie in, see `Neighbourhood`.
     """
 
     def __init__(
-        self, points: SurfacePoints, min_support: int, prominence: float, sizes: Sequence[int] | None = None
+        self, points: SurfacePoints, min_support: int, prominence: float, places: Places | None = None
     ) -> None:
         self._points = points
         self._min_support, self._prominence = min_support, prominence
-        self._neighbourhood = near = Neighbourhood(points.x_world, sizes=sizes)
+        self._neighbourhood = near = Neighbourhood(points.x_world, places=places)
         self._copies = Copies(points.x_world.double(), points.view_directions.double(), near.members, near.counts)
         self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
         self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,20 +34,17 @@ class Neighbourhood:
         k: neighbours per point, itself included.
         radius: m; None takes 2.5 times the median distance between nearest neighbours, in each place, so that the
             neighbourhood follows the density of the points.
-        sizes: how many points lie in each place, one place after another: points of different places are no
-            neighbours; None: there is one place.
+        places: points of different places are no neighbours; None: all lie in one.
 
     Attributes (on the device of x_world):
         counts: (N,) int64, neighbours of each point, itself included.
         members: (N, k) int64, the neighbours of each point; itself instead of those that it lacks.
     """
 
-    def __init__(
-        self, x_world: Tensor, k: int = 16, radius: float | None = None, sizes: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, x_world: Tensor, k: int = 16, radius: float | None = None, places: Places | None = None) -> None:
         N, k = len(x_world), min(k, len(x_world))
-        places = Places(sizes or [N], x_world.device)
-        distances, indices = nearest(x_world, k, places if sizes else None)
+        distances, indices = nearest(x_world, k, places)
+        places = places or Places([N], x_world.device)
         reach = 2.5 * places.medians(distances[:, min(1, k - 1)])[:, None] if radius is None else radius
         near = distances <= reach
         near[:, 0] = True  # itself, also where duplicates make another point the first hit

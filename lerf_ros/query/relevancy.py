@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lerf_ros.geometry.neighbours import Places
+
 
 def relevancy(similarity: Tensor, canonical_similarity: Tensor, k: float) -> Tensor:
     r"""How much more an embedding looks like the text than like any canonical phrase.
@@ -32,13 +34,13 @@ def relevancy_logit(similarity: Tensor, canonical_similarity: Tensor, k: float) 
     return k * (similarity - canonical_similarity.amax(dim=-1, keepdim=True))
 
 
-def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int, place: Tensor | None = None) -> Tensor:
+def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int, places: Places | None = None) -> Tensor:
     """Scales in m, evenly spaced in log scale over everything that supervision has seen, smallest first.
 
     Args:
         scale_min, scale_max: (N,) m, the supervised range of each surface point; empty (min > max) where no crop has
             been encoded.
-        place: (N,) int64 of points that lie in several places; None: all are in one.
+        places: where the points lie; None: all are in one.
 
     Returns:
         (steps,), or with places (steps, N), for each point those of its place. Without any supervision: all 1.
@@ -46,15 +48,13 @@ def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int, place: Tensor 
     known = scale_min <= scale_max
     low = torch.where(known, scale_min, torch.inf).log()
     high = torch.where(known, scale_max, 0.0).log()
-    if place is None:
+    if places is None:
         low, high = low.amin(), high.amax()
     else:
-        places = int(place.max()) + 1
-        low = low.new_full((places,), torch.inf).scatter_reduce_(0, place, low, "amin")[place]
-        high = high.new_full((places,), -torch.inf).scatter_reduce_(0, place, high, "amax")[place]
+        low, high = places.extremes(low, high)
     low, high = torch.where(low <= high, low, 0.0), torch.where(low <= high, high, 0.0)
     share = torch.linspace(0.0, 1.0, steps, device=scale_min.device)
-    return torch.lerp(low, high, share if place is None else share[:, None]).exp()
+    return torch.lerp(low, high, share if places is None else share[:, None]).exp()
 
 
 def supervised(scales: Tensor, scale_min: Tensor, scale_max: Tensor) -> Tensor:

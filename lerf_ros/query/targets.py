@@ -9,10 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.poses import quaternion_from_pose
-from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
 from lerf_ros.query.closer_look import look_closer
 from lerf_ros.query.maxima import MaximaFinder, Region, level
 from lerf_ros.query.options import QueryOptions
@@ -92,8 +93,7 @@ def find_targets(
     answers = {text: Answer(text, (), 0.0, unknown[text]) for text in texts}
     if known and surface.points.has_language:
         threshold = _threshold(encoder, options)
-        finder = _finder(surface.points, options.min_support, options.prominence)
-        scales = scale_sweep(surface.points.scale_min, surface.points.scale_max, options.scale_steps)
+        finder, scales = _prepared(surface.points, options.min_support, options.prominence, options.scale_steps)
         ranked = sweeps(surface, encoder, known, scales, options)
         regions = {
             text: _candidates(finder.regions(finder.heights(sweep)), options, threshold)
@@ -109,11 +109,16 @@ def find_targets(
 def prepare(surface: SemanticSurface, options: QueryOptions) -> None:
     """Does beforehand what the first question to a surface would wait for."""
     if surface.points.has_language:
-        _finder(surface.points, options.min_support, options.prominence)
+        _prepared(surface.points, options.min_support, options.prominence, options.scale_steps)
 
 
-# A map is asked more often than it changes.
-_finder = lru_cache(maxsize=1)(MaximaFinder)
+@lru_cache(maxsize=1)  # a map is asked more often than it changes
+def _prepared(
+    points: SurfacePoints, min_support: int, prominence: float, scale_steps: int
+) -> tuple[MaximaFinder, Tensor]:
+    """What finds maxima on all points, and the scales (S,) m that they are asked at."""
+    finder = MaximaFinder(points, min_support, prominence)
+    return finder, scale_sweep(points.scale_min, points.scale_max, scale_steps)
 
 
 def _candidates(regions: Iterator[Region], options: QueryOptions, threshold: float) -> list[Region]:

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.keyframe_crops import CropsAt
 from lerf_ros.mapping.surface import Closer, SurfacePoints
 from lerf_ros.query.neighbourhood import Graph, Neighbourhood, component
@@ -65,7 +66,7 @@ class DiscTable:
             near = (closer.points.x_world - centre).norm(dim=1) <= radius
             near_points = (getattr(closer.points, field.name)[near] for field in fields(SurfacePoints))
             closer.points = SurfacePoints(*near_points)
-            yield Closer(closer, torch.full((int(near.sum()),), number))
+            yield Closer(closer, Places([int(near.sum())], torch.device("cpu")), [number])
 
 
 ALL = (0.0, 9.0)
@@ -259,7 +260,7 @@ def test_components_are_those_that_scipy_finds():
 def test_places_do_not_touch_each_other():
     table = torch.rand(500, 3, generator=torch.Generator().manual_seed(1))
     both = torch.cat([table, table + 1e-3])
-    alone, together = Neighbourhood(table), Neighbourhood(both, sizes=[len(table)] * 2)
+    alone, together = Neighbourhood(table), Neighbourhood(both, places=Places([len(table)] * 2, both.device))
     values = torch.rand(2, len(both), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(together.smooth(values)[:, : len(table)], alone.smooth(values[:, : len(table)]))
     graphs = [Graph.of(near.members.numpy()) for near in (alone, together)]
