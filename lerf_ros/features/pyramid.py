@@ -207,7 +207,18 @@ class PyramidLayout:
         return F.normalize(torch.einsum("rlcd,rlc->rld", read, corners.weights), dim=-1)
 
     def corners(self, uv: Tensor, level: Tensor | None = None) -> Corners:
-        """The crops around pixels uv (R, 2), at every level or at level (R, L) int64, for each pixel its own."""
+        """The crops around pixels uv (R, 2), at every level or at level (R, L) int64, for each pixel its own.
+
+        At every level, one launch finds them where our kernels run, to the last bit.
+        """
+        if level is None and runs_kernels(uv.device):
+            from lerf_ros.features.pyramid_triton import corners_triton  # not everywhere installed
+
+            return Corners(*corners_triton(uv, self._table(uv.device)))
+        return self._corners_torch(uv, level)
+
+    def _corners_torch(self, uv: Tensor, level: Tensor | None = None) -> Corners:
+        """Reference backend of `corners`."""
         table = self._table(uv.device)
         table = table[:, None] if level is None else table[:, level]
         _, rows, columns, stride, offset, first = table.unbind()  # each (1, L) or (R, L)

@@ -1,4 +1,5 @@
-"""CUDA backend of what the crop pyramids say to training: one launch, one Triton program per ray.
+"""CUDA backend of what the crop pyramids say to training: one launch, one Triton program per ray; and of the crops
+around pixels, in one launch for all sizes.
 
 A program draws the ray's crop size, finds the two levels around it and the four crops of each around the pixel, and
 reads those eight rows once. Nothing is rounded otherwise than in torch before the crops are chosen: no fused
@@ -16,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 _EPS = tl.constexpr(1e-12)  # of torch's normalize
+_NUMBERS = 256  # pixels and levels of a program that finds corners
 
 
 @triton.jit
@@ -68,6 +70,25 @@ def _read(pyramid, table, level, u_px, v_px, channel, LEVELS: tl.constexpr, D: t
     return value
 
 
+@triton.jit(do_not_specialize=["count"])
+def _corners(uv, table, crops, weights, count, LEVELS: tl.constexpr, NUMBERS: tl.constexpr):
+    """uv (R, 2), table (6, LEVELS) -> crops (R, LEVELS, 4) int64 and their weights; count is R LEVELS."""
+    number = tl.program_id(0).to(tl.int64) * NUMBERS + tl.arange(0, NUMBERS)
+    exists = number < count
+    pixel, level = number // LEVELS, number % LEVELS
+    rows, columns = tl.load(table + LEVELS + level), tl.load(table + 2 * LEVELS + level)
+    stride, offset = tl.load(table + 3 * LEVELS + level), tl.load(table + 4 * LEVELS + level)
+    first_centre = tl.load(table + 5 * LEVELS + level)
+    u_px, v_px = tl.load(uv + 2 * pixel, mask=exists, other=0.0), tl.load(uv + 2 * pixel + 1, mask=exists, other=0.0)
+    left, right, u = _place(u_px, first_centre, stride, columns - 1.0)
+    top, bottom, v = _place(v_px, first_centre, stride, rows - 1.0)
+    for corner in tl.static_range(4):
+        grid_u, weight_u = (left, 1.0 - u) if corner % 2 == 0 else (right, u)
+        grid_v, weight_v = (top, 1.0 - v) if corner // 2 == 0 else (bottom, v)
+        tl.store(crops + 4 * number + corner, (offset + grid_v * columns + grid_u).to(tl.int64), mask=exists)
+        tl.store(weights + 4 * number + corner, weight_u * weight_v, mask=exists)
+
+
 @triton.jit(do_not_specialize=["total"])
 def _supervise(
     buffer,
@@ -118,3 +139,16 @@ def supervision_triton(
         if rays:
             _supervise[(rays,)](*tensors, targets, crop_px, total, **sizes, num_warps=warps, enable_fp_fusion=False)
     return targets, crop_px
+
+
+def corners_triton(uv: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """As `PyramidLayout.corners` at every level, on a CUDA GPU: crops (R, levels, 4) int64 and their weights."""
+    pixels, levels = len(uv), table.shape[1]
+    crops = torch.empty(pixels, levels, 4, dtype=torch.int64, device=uv.device)
+    weights = torch.empty(pixels, levels, 4, device=uv.device)
+    grid = (triton.cdiv(pixels * levels, _NUMBERS),)
+    with torch.cuda.device_of(uv):
+        if pixels:
+            tensors = uv.float().contiguous(), table, crops, weights
+            _corners[grid](*tensors, pixels * levels, LEVELS=levels, NUMBERS=_NUMBERS, enable_fp_fusion=False)
+    return crops, weights

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lerf_ros.host import on_device
+from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.keyframes import KeyframeStore
 
 _VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
+_NEAREST = 1e-6  # m: what is nearer to the plane of the camera, or behind it, has no place in the image
+_POLES = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])  # of a ball, after its centre
 
 
 class Sight(NamedTuple):
-    """N points in V keyframes: uv (V, N, 2) px, depth_z (V, N) m, measured_z (V, N) m, what the keyframe measured at
-    that pixel, NaN: nothing, and sees (V, N) bool."""
+    """N points in V keyframes.
+
+    uv (V, N, 2) px, zero outside the image; depth_z (V, N) m; measured_z (V, N) m, what the keyframe measured at that
+    pixel, NaN: nothing; inside (V, N) bool, whether the point lies in the image, and sees (V, N) bool.
+    """
 
     uv: Tensor
     depth_z: Tensor
     measured_z: Tensor
+    inside: Tensor
     sees: Tensor
 
 
@@ -26,24 +35,32 @@ def seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight:
     """Points (N, 3) in keyframes: slots (V, 1), the same for all of them, or (V, N), for each point its own.
 
     A keyframe sees a point inside its image unless it measured something else there; where it measured nothing, the
-    image decides alone.
+    image decides alone. No keyframe sees a point that is NaN. Where our kernels run, one launch does it all, and agrees
+    to rounding.
     """
-    uv, depth_z, inside = projected(store, slots, x_world)
-    column, row = torch.where(inside[..., None], uv.round(), 0).long().unbind(dim=-1)
-    measured_z = store.depth_z[slots, row, column].float()
-    return Sight(uv, depth_z, measured_z, inside & ~((measured_z - depth_z).abs() > _VISIBLE_WITHIN * depth_z))
+    if runs_kernels(x_world.device):
+        from lerf_ros.mapping.sight_triton import seen_by_triton  # not everywhere installed
+
+        return Sight(*seen_by_triton(store, slots, x_world, _NEAREST, _VISIBLE_WITHIN))
+    return seen_by_torch(store, slots, x_world)
 
 
-def projected(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `seen_by`: uv, depth_z, and whether a point lies in the image."""
+def seen_by_torch(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight:
+    """Reference backend of `seen_by`."""
     camera, T = store.camera, store.poses[slots]
     focal, middle = store.intrinsics[slots].split(2, dim=-1)
     x_camera = ((x_world - T[..., :3, 3])[..., None] * T[..., :3, :3]).sum(dim=-2).float()
-    depth_z = x_camera[..., 2].clamp_min(1e-6)
+    depth_z = x_camera[..., 2].clamp_min(_NEAREST)
     uv = focal * x_camera[..., :2] / depth_z[..., None] + middle
     column, row = uv.round().unbind(dim=-1)
-    inside = (x_camera[..., 2] > 1e-6) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-    return uv, depth_z, inside
+    inside = (
+        (x_camera[..., 2] > _NEAREST) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+    )
+    uv = torch.where(inside[..., None], uv, 0)
+    column, row = uv.round().long().unbind(dim=-1)
+    measured_z = store.depth_z[slots, row, column].float()
+    differs = (measured_z - depth_z).abs() > _VISIBLE_WITHIN * depth_z
+    return Sight(uv, depth_z, measured_z, inside, inside & ~differs)
 
 
 class Views(NamedTuple):
@@ -58,12 +75,14 @@ class Views(NamedTuple):
 
 def best_views(store: KeyframeStore, centres: Tensor, radii: Tensor, count: int) -> Views:
     """The keyframes, at most `count`, that show balls with centres (L, 3) and radii (L,) best: large and whole."""
-    every = torch.arange(len(store), device=centres.device)[:, None]
-    uv, depth_z, _, sees = seen_by(store, every, centres)
-    px_per_m = store.intrinsics[every, 1] / depth_z
-    axes = torch.eye(3, dtype=centres.dtype, device=centres.device)
-    poles = centres[:, None] + radii[:, None, None] * torch.cat([axes, -axes])
-    shown = projected(store, every, poles.view(-1, 3))[2].view(len(store), len(centres), -1).float().mean(dim=2)
-    worth, slots = (px_per_m * sees * shown).topk(min(count, len(store)), dim=0)
-    uv = uv.gather(0, slots[..., None].expand(-1, -1, 2))
+    K, L = len(store), len(centres)
+    points = centres[:, None] + radii[:, None, None] * on_device(_POLES, centres.device)  # (L, 7, 3)
+    sight = seen_by(store, torch.arange(K, device=centres.device)[:, None], points.flatten(0, 1))
+    uv, depth_z, inside, sees = (
+        each.unflatten(1, (L, -1)) for each in (sight.uv, sight.depth_z, sight.inside, sight.sees)
+    )
+    px_per_m = store.intrinsics[:K, 1:2] / depth_z[..., 0]
+    shown = inside[..., 1:].float().mean(dim=2)
+    worth, slots = (px_per_m * sees[..., 0] * shown).topk(min(count, K), dim=0)
+    uv = uv[:, :, 0].gather(0, slots[..., None].expand(-1, -1, 2))
     return Views(slots, uv, px_per_m.gather(0, slots), worth > 0)

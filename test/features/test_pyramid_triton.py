@@ -56,13 +56,26 @@ def assert_agrees(layout, buffer, valid, slots, uv, random):
     return found
 
 
+@needs_kernels
+@pytest.mark.parametrize("layout", [LAYOUT, PyramidLayout.build(48, 64, (0.3,), (0.3,))])
+def test_corners_are_the_same_crops_to_the_last_bit(layout):
+    from lerf_ros.features.pyramid_triton import corners_triton
+
+    _, uv, _ = rays_of(layout, 1, 70)
+    uv = torch.cat([uv, torch.tensor(CORNERS, device=DEVICE), uv.round()])
+    found, expected = corners_triton(uv, layout._table(uv.device)), layout._corners_torch(uv)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+    assert corners_triton(uv[:0], layout._table(uv.device))[0].shape == (0, len(layout.levels), 4)
+
+
 def valid_of(rows):
     return torch.tensor(rows, dtype=torch.bool, device=DEVICE)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 16
+    assert passed_under_the_interpreter(__file__) >= 18
 
 
 def test_without_kernels_the_layout_takes_the_reference():

@@ -1,0 +1,111 @@
+"""CUDA backend of `sight.seen_by`: one launch, a program per keyframe and block of points.
+
+Nothing is rounded otherwise than in torch before a pixel is chosen: no fused multiply-add and no approximate division,
+so that both backends read the same one. The launch depends on shapes only and never synchronises.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lerf_ros.mapping.keyframes import KeyframeStore
+
+_POINTS = 128  # per program
+
+
+@triton.jit
+def _rounded(x):
+    """The nearest whole number, of two the even one, as torch's."""
+    below = tl.floor(x)
+    part, odd = x - below, below - 2.0 * tl.floor(0.5 * below)
+    return below + tl.where((part > 0.5) | ((part == 0.5) & (odd == 1.0)), 1.0, 0.0)
+
+
+@triton.jit
+def _camera_axis(pose, axis: tl.constexpr, x, y, z, inside):
+    """Coordinate of points at x, y, z m from the camera along one of its axes."""
+    of_x = tl.load(pose + axis, mask=inside, other=0.0)
+    of_y = tl.load(pose + 4 + axis, mask=inside, other=0.0)
+    of_z = tl.load(pose + 8 + axis, mask=inside, other=0.0)
+    return (x * of_x + y * of_y + z * of_z).to(tl.float32)
+
+
+@triton.jit
+def _pixel(focal, x, depth, middle):
+    return tl.div_rn(focal * x, depth) + middle
+
+
+@triton.jit(do_not_specialize=["points", "views", "next_view", "next_point", "height", "width"])
+def _sight(
+    slots,
+    x_world,
+    poses,
+    intrinsics,
+    depth_images,
+    uv,
+    depths,
+    flags,
+    points,
+    views,
+    next_view,
+    next_point,
+    height,
+    width,
+    nearest,
+    visible_within,
+    POINTS: tl.constexpr,
+):
+    """slots with strides, x_world (N, 3), poses (K, 4, 4), intrinsics (K, 4), depth_images (K, height, width) -> uv
+    (V, N, 2), depths (2, V, N) at the point and as measured, flags (2, V, N): inside, sees."""
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    view = tl.program_id(1)
+    exists = point < points
+    point = point.to(tl.int64)
+    slot = tl.load(slots + view * next_view + point * next_point, mask=exists, other=0)
+    pose, camera = poses + 16 * slot, intrinsics + 4 * slot
+    x = tl.load(x_world + 3 * point, mask=exists, other=0.0) - tl.load(pose + 3, mask=exists, other=0.0)
+    y = tl.load(x_world + 3 * point + 1, mask=exists, other=0.0) - tl.load(pose + 7, mask=exists, other=0.0)
+    z = tl.load(x_world + 3 * point + 2, mask=exists, other=0.0) - tl.load(pose + 11, mask=exists, other=0.0)
+    right = _camera_axis(pose, 0, x, y, z, exists)
+    down = _camera_axis(pose, 1, x, y, z, exists)
+    forward = _camera_axis(pose, 2, x, y, z, exists)
+
+    depth = tl.where(forward < nearest, nearest, forward)  # NaN stays
+    focal_u, focal_v = tl.load(camera, mask=exists, other=1.0), tl.load(camera + 1, mask=exists, other=1.0)
+    middle_u, middle_v = tl.load(camera + 2, mask=exists, other=0.0), tl.load(camera + 3, mask=exists, other=0.0)
+    u, v = _pixel(focal_u, right, depth, middle_u), _pixel(focal_v, down, depth, middle_v)
+    column, row = _rounded(u), _rounded(v)
+    inside = (forward > nearest) & (column >= 0.0) & (column < width) & (row >= 0.0) & (row < height)
+    column, row = tl.where(inside, column, 0.0).to(tl.int64), tl.where(inside, row, 0.0).to(tl.int64)
+    measured = tl.load(depth_images + (slot * height + row) * width + column, mask=exists, other=0.0).to(tl.float32)
+    differs = tl.abs(measured - depth) > visible_within * depth
+
+    at = view.to(tl.int64) * points + point
+    half = views.to(tl.int64) * points
+    tl.store(uv + 2 * at, tl.where(inside, u, 0.0), mask=exists)
+    tl.store(uv + 2 * at + 1, tl.where(inside, v, 0.0), mask=exists)
+    tl.store(depths + at, depth, mask=exists)
+    tl.store(depths + half + at, measured, mask=exists)
+    tl.store(flags + at, inside.to(tl.uint8), mask=exists)
+    tl.store(flags + half + at, (inside & (differs == 0)).to(tl.uint8), mask=exists)
+
+
+def seen_by_triton(
+    store: KeyframeStore, slots: Tensor, x_world: Tensor, nearest: float, visible_within: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `sight.seen_by`, on a CUDA GPU: the fields of `Sight`."""
+    V, N, device = len(slots), len(x_world), x_world.device
+    uv = torch.empty(V, N, 2, device=device)
+    depths = torch.empty(2, V, N, device=device)
+    flags = torch.empty(2, V, N, dtype=torch.uint8, device=device)
+    next_point = slots.stride(1) if slots.shape[1] == N else 0
+    tensors = (slots, x_world.double().contiguous(), store.poses, store.intrinsics, store.depth_z)
+    numbers = (N, V, slots.stride(0), next_point, store.camera.height, store.camera.width, nearest, visible_within)
+    with torch.cuda.device_of(x_world):
+        if V * N:
+            grid = (triton.cdiv(N, _POINTS), V)
+            _sight[grid](*tensors, uv, depths, flags, *numbers, POINTS=_POINTS, enable_fp_fusion=False)
+    return uv, *depths.unbind(), *flags.view(torch.bool).unbind()
