@@ -104,7 +104,7 @@ class CloseUps:
             least_px: (V, N), ... in crops of this size and larger.
         """
         store, config = self.store, self._config
-        uv, depth_z, _, sees = seen_by(store, slots, x_world)
+        uv, depth_z, _, _, sees = seen_by(store, slots, x_world)
         sees = sees & wanted
         scales = self._scales(slots, depth_z)
         corners = self.layout.corners(uv.flatten(0, 1))

@@ -200,7 +200,7 @@ class SurfaceSource:
         scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
         shift, measured = torch.zeros(N, 3, device=device), torch.zeros(N, device=device)
         for part, there in zip(slots.split(_VIEWS_AT_ONCE), known.split(_VIEWS_AT_ONCE), strict=True):
-            _, depth_z, measured_z, sees = seen_by(store, part, x_world)
+            _, depth_z, measured_z, _, sees = seen_by(store, part, x_world)
             sees = sees & there
             offsets = (x_world - store.poses[part, :3, 3]).float()
             views += sees.sum(dim=0)

@@ -13,11 +13,11 @@ from lerf_ros.mapping.sight import seen_by
 
 
 class CropsAt(NamedTuple):
-    """R sights of points by keyframes, in crops of L sizes: point (R,) int64; similarity (R, L, 4, T), cosines of the
-    four crops around; weights (R, L, 4), bilinear; encoded (R, L) bool, whether crops of that size are there."""
+    """Crops of V keyframes around P points, in L sizes: crops (V, P, L, 4) int64, the four around, numbered as in
+    `KeyframeCrops.similarity`; weights (V, P, L, 4), bilinear; encoded (V, P, L) bool, whether the keyframe sees the
+    point and has crops of that size."""
 
-    point: Tensor
-    similarity: Tensor
+    crops: Tensor
     weights: Tensor
     encoded: Tensor
 
@@ -29,25 +29,26 @@ class KeyframeCrops:
         self._store = store
 
     @torch.no_grad()
-    def at(self, x_world: Tensor, text_embeds: Tensor) -> CropsAt:
-        """What the keyframes that see points (P, 3) say there about text_embeds (P, T, D), for each point its own."""
-        store, layout = self._store, self._store.layout
-        x_world, text_embeds = x_world.to(store.poses), text_embeds.to(store.poses.device, torch.float32)
-        every = torch.arange(len(store), device=x_world.device)[:, None]
-        uv, _, _, sees = seen_by(store, every, x_world)
-        slot, point = (sees & store.valid[: len(store)].any(dim=1, keepdim=True)).nonzero(as_tuple=True)
-        index, weights = layout.corners(uv[slot, point])
-        embeds = layout.read(store.embeds, slot, index)
-        similarity = torch.einsum("rlcd,rtd->rlct", embeds, text_embeds[point])
-        return CropsAt(point, similarity, weights, store.valid[slot])
+    def at(self, x_world: Tensor) -> CropsAt:
+        """The crops of all keyframes around points (P, 3); nobody sees one that is NaN."""
+        store, layout, K = self._store, self._store.layout, len(self._store)
+        every = torch.arange(K, device=store.poses.device)[:, None]
+        sight = seen_by(store, every, x_world)
+        corners = layout.corners(sight.uv.flatten(0, 1))
+        crops, weights = (each.unflatten(0, sight.sees.shape) for each in corners)
+        crops = crops + layout.total * every[..., None, None]
+        return CropsAt(crops, weights, sight.sees[..., None] & store.valid[:K, None])
 
     @torch.no_grad()
     def similarity(self, text_embeds: Tensor) -> Tensor:
         """Cosines (M, T) of texts (T, D) with all crops, one keyframe after another; -inf where one is not encoded."""
-        store = self._store
-        encoded = store.valid[: len(store), self._levels].view(-1, 1)
-        text = text_embeds.to(store.embeds)
-        return torch.where(encoded, (store.embeds[: len(store)].flatten(0, 1) @ text.T).float(), -torch.inf)
+        embeds, text = self._store.embeds[: len(self._store)], text_embeds.T
+        encoded = self._store.valid[: len(embeds), self._levels].view(-1, 1)
+        if embeds.is_cuda:
+            cosines = torch.mm(embeds.flatten(0, 1), text.to(embeds), out_dtype=torch.float32)
+        else:  # which is no faster in halves
+            cosines = torch.cat([of_keyframe.float() @ text.float() for of_keyframe in embeds])
+        return torch.where(encoded, cosines, -torch.inf)
 
     def middles(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """What was measured in the middle of crops (C,), numbered as in `similarity`: x_world (C, 3) m, NaN where

@@ -108,4 +108,6 @@ def seen_by_triton(
         if V * N:
             grid = (triton.cdiv(N, _POINTS), V)
             _sight[grid](*tensors, uv, depths, flags, *numbers, POINTS=_POINTS, enable_fp_fusion=False)
-    return uv, *depths.unbind(), *flags.view(torch.bool).unbind()
+    depth_z, measured_z = depths.unbind()
+    inside, sees = flags.view(torch.bool).unbind()
+    return uv, depth_z, measured_z, inside, sees

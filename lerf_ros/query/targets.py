@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from lerf_ros.query.relevancy import scale_sweep
 from lerf_ros.query.suggestions import suggested
 from lerf_ros.query.sweep import sweeps
 from lerf_ros.query.target_pose import extent, target_axes
-from lerf_ros.query.votes import votes
+from lerf_ros.query.votes import Votes
 
 CLOSER_LOOKS = 3  # best regions of the map that are looked at closely, beside all that may be targets
 _VOTE = 0.5  # of a target's relevancy is the vote of the views
@@ -99,8 +100,10 @@ def find_targets(
             text: _candidates(finder.regions(finder.heights(sweep)), options, threshold)
             for text, sweep in zip(known, ranked, strict=True)
         }
-        looked = look_closer(surface, encoder, suggested(surface, encoder, regions, finder, options), options)
-        for text, voted in _voted(surface, encoder, looked, options).items():
+        votes = _votes(surface, encoder, regions, options)
+        suggestions = regions if votes is None else suggested(votes, regions, finder, options)
+        looked = look_closer(surface, encoder, suggestions, options)
+        for text, voted in (looked if votes is None else _voted(votes, looked)).items():
             confirmed = _confirmed(voted, len(regions[text]))
             answers[text] = _answer(text, _distinct(confirmed), options, threshold)
     return [answers[text] for text in texts]
@@ -147,14 +150,21 @@ def _confirmed(looked: Sequence[Region], regions: int) -> list[Region]:
     return own + [region for region in suggestions if region.height >= worth]
 
 
-def _voted(
+def _votes(
     surface: SemanticSurface, encoder: Encoder, regions: Mapping[str, Sequence[Region]], options: QueryOptions
-) -> dict[str, list[Region]]:
+) -> Votes | None:
+    """On the texts that have regions; None where there are none, or views cannot be asked."""
+    texts = [text for text, found in regions.items() if found]
+    return Votes(surface.keyframe_crops, encoder, texts, options) if texts and surface.keyframe_crops else None
+
+
+def _voted(votes: Votes, regions: Mapping[str, Sequence[Region]]) -> dict[str, list[Region]]:
     """The regions with what the single views say about each in their relevancy."""
-    every = [(text, region) for text, found in regions.items() for region in found]
-    shares = votes(surface, encoder, [(text, region.position) for text, region in every], options)
+    every = [(number, text, region) for number, text in enumerate(votes.texts) for region in regions[text]]
+    numbers = torch.tensor([number for number, _, _ in every])
+    shares = votes.shares(numbers, torch.from_numpy(np.stack([region.position for _, _, region in every]))).tolist()
     result: dict[str, list[Region]] = {text: [] for text in regions}
-    for (text, region), share in zip(every, shares or [math.nan] * len(every), strict=True):
+    for (_, text, region), share in zip(every, shares, strict=True):
         if math.isfinite(share):
             region = replace(region, relevancy=level(share, region.relevancy, _VOTE))
         result[text].append(region)

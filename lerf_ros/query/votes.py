@@ -4,50 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
-from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.host import on_device
+from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.query.options import QueryOptions
-from lerf_ros.query.relevancy import relevancy
+from lerf_ros.query.relevancy import relevancy_logit
 
-_PLACES = 64  # asked together
+_PLACES = 256  # asked together
 
 
-def votes(
-    surface: SemanticSurface,
-    encoder: Encoder,
-    places: Sequence[tuple[str, NDArray[np.float64]]],
-    options: QueryOptions,
-) -> list[float] | None:
-    """The share of the views that find a text at a place.
-
-    One view: relevancy of each of its crops, interpolated between crops of one size; the best size counts. All views
-    that see the place: the mean. Averaged embeddings blur what single views are sure of; this does not.
+class Votes:
+    """How relevant every single crop is for each of some texts, before anything is averaged.
 
     Args:
-        places: texts, and (3,) m, map frame.
+        texts: at least one.
 
-    Returns:
-        In [0, 1] for each place, NaN where no view with encoded crops sees it; None where views cannot be asked.
+    Attributes:
+        crops, texts: the same.
     """
-    if surface.keyframe_crops is None:
-        return None
-    phrases = encoder.encode_texts(options.phrases(encoder.calibration))
-    shares: list[float] = []
-    for start in range(0, len(places), _PLACES):
-        texts, positions = zip(*places[start : start + _PLACES], strict=True)
-        own = encoder.encode_texts(texts)[:, None]
-        crops = surface.keyframe_crops.at(
-            torch.from_numpy(np.stack(positions)), torch.cat([own, phrases.expand(len(texts), -1, -1)], dim=1)
-        )
-        of_crop = relevancy(crops.similarity[..., :1], crops.similarity[..., 1:], encoder.calibration.k)[..., 0]
-        of_size = (crops.weights * of_crop).sum(dim=-1)
-        of_view = torch.where(crops.encoded, of_size, 0.0).amax(dim=-1)
-        sums, counts = (of_view.new_zeros(len(texts)) for _ in range(2))
-        sums.index_add_(0, crops.point, of_view)
-        counts.index_add_(0, crops.point, torch.ones_like(of_view))
-        shares += (sums / counts).tolist()
-    return shares
+
+    def __init__(self, crops: KeyframeCrops, encoder: Encoder, texts: Sequence[str], options: QueryOptions) -> None:
+        self.crops, self.texts = crops, list(texts)
+        cosines = crops.similarity(encoder.encode_texts([*texts, *options.phrases(encoder.calibration)]))
+        logits = relevancy_logit(cosines[:, : len(texts)], cosines[:, len(texts) :], encoder.calibration.k)
+        self._logits = logits.nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # (M, T); -inf where none is encoded
+        self._relevancy = self._logits.sigmoid()
+
+    def best(self, count: int) -> Tensor:
+        """The most relevant crops of each text, at most `count`: (T, C) int64, numbered as in `KeyframeCrops`."""
+        return self._logits.topk(min(count, len(self._logits)), dim=0).indices.T
+
+    def shares(self, numbers: Tensor, x_world: Tensor) -> Tensor:
+        """The share of the views that find texts, by their numbers (P,) int64, at places (P, 3) m, map frame.
+
+        One view: relevancy of each of its crops, interpolated between crops of one size; the best size counts. All
+        views that see the place: the mean. Averaged embeddings blur what single views are sure of; this does not.
+
+        Returns:
+            (P,) in [0, 1]; NaN where no view with encoded crops sees the place.
+        """
+        own = (on_device(each, self._relevancy.device).split(_PLACES) for each in (numbers, x_world))
+        parts = zip(*own, strict=True)
+        return torch.cat([self._shares(*part) for part in parts])
+
+    def _shares(self, numbers: Tensor, x_world: Tensor) -> Tensor:
+        at = self.crops.at(x_world)
+        of_size = (at.weights * self._relevancy[at.crops, numbers[:, None, None]]).sum(dim=-1)
+        of_view = torch.where(at.encoded, of_size, 0.0).amax(dim=-1)  # (V, P)
+        return of_view.sum(dim=0) / at.encoded.any(dim=-1).sum(dim=0)

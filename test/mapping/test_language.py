@@ -137,10 +137,12 @@ def test_crops_at_a_point_are_those_of_the_keyframes_that_see_it(box, mapper):
     surface = mapper.surface(300, CloseUps(mapper.config.close_up, mapper.store, SidesEncoder()))
     far_left = int(surface.points.x_world[:, 0].argmin())
     x = surface.points.x_world[[far_left]]
-    crops = surface.keyframe_crops.at(x, EMBEDS[None])
-    assert len(crops.point) == int(surface.points.views[far_left]) > 0 and crops.encoded.all()
-    torch.testing.assert_close(crops.weights.sum(dim=-1), torch.ones(crops.weights.shape[:2]))
-    assert (crops.similarity[..., 0] > 0.99).float().mean() > 0.9  # all around it lies at x < 0
+    at, crops = surface.keyframe_crops.at(x), surface.keyframe_crops
+    assert at.encoded.any(dim=-1).sum() == int(surface.points.views[far_left]) > 0
+    torch.testing.assert_close(at.weights.sum(dim=-1), torch.ones(at.weights.shape[:3]))
+    around = crops.similarity(EMBEDS)[at.crops[at.encoded], 0]
+    assert (around > 0.99).float().mean() > 0.9  # all around it lies at x < 0
+    assert not crops.at(torch.full_like(x, torch.nan)).encoded.any()
     assert mapper.surface(300).keyframe_crops is None  # the field alone
 
 

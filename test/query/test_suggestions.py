@@ -27,12 +27,11 @@ class Crops:
         places = torch.tensor([[*MUG, 0.7], [0.0, 0.0, 0.7], [torch.nan] * 3, [0.3, 0.3, 0.7]], dtype=torch.float64)
         return places[crops], torch.full((len(crops),), 0.2)
 
-    def at(self, x_world, text_embeds):
-        point = torch.arange(len(x_world))
+    def at(self, x_world):
         near = (x_world[:, :2] - torch.tensor(MUG)).norm(dim=1) < 0.1
-        embeds = self.embeds[torch.where(near, 0, 1)]
-        similarity = torch.einsum("rd,rtd->rt", embeds, text_embeds)[:, None, None].expand(-1, 1, 4, -1)
-        return CropsAt(point, similarity, torch.full((len(point), 1, 4), 0.25), torch.ones(len(point), 1) > 0)
+        crops = torch.where(near, 0, 1)[None, :, None, None].expand(1, -1, 1, 4)
+        known = torch.isfinite(x_world).all(dim=1)
+        return CropsAt(crops, torch.full(crops.shape, 0.25), known[None, :, None])
 
 
 class CropTable(DiscTable):

@@ -272,13 +272,12 @@ def test_places_do_not_touch_each_other():
 class DoubtfulCrops:
     """Each place is seen once, in a crop that fits any text no better than "object"."""
 
-    def at(self, x_world, text_embeds):
-        views = len(x_world)
-        similarity = torch.zeros(views, 1, 4, text_embeds.shape[1])
-        return CropsAt(torch.arange(views), similarity, torch.full((views, 1, 4), 0.25), torch.ones(views, 1) > 0)
+    def at(self, x_world):
+        crops = torch.zeros(1, len(x_world), 1, 4, dtype=torch.int64)
+        return CropsAt(crops, torch.full(crops.shape, 0.25), torch.isfinite(x_world).all(dim=1)[None, :, None])
 
     def similarity(self, text_embeds):
-        return torch.full((1, len(text_embeds)), -torch.inf)
+        return torch.zeros(1, len(text_embeds))
 
     def middles(self, crops):
         return torch.full((len(crops), 3), torch.nan), torch.ones(len(crops))
