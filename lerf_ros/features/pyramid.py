@@ -99,7 +99,7 @@ class PyramidLayout:
 
     def sizes_on(self, device: torch.device) -> Tensor:
         """As `sizes`, float32 on ``device``, without a copy to it."""
-        return self._table(device)[0]
+        return self.table_on(device)[0]
 
     def centres(self, level: int) -> Tensor:
         """Crop centres (count, 2) as uv, pixels, in flat order."""
@@ -134,7 +134,7 @@ class PyramidLayout:
         if runs_kernels(images.device):
             from lerf_ros.features.crops_triton import cut_triton  # not everywhere installed
 
-            return cut_triton(images, slots, crops, size, self._table(images.device))
+            return cut_triton(images, slots, crops, size, self.table_on(images.device))
         return self._cut_by_level(images, slots, crops, size)
 
     def _cut_by_level(self, images: Tensor, slots: Tensor, crops: Tensor, size: int) -> Tensor:
@@ -160,7 +160,7 @@ class PyramidLayout:
         if runs_kernels(buffer.device):
             from lerf_ros.features.pyramid_triton import supervision_triton  # not everywhere installed
 
-            return supervision_triton(buffer, valid, slots, uv, random, self._table(buffer.device))
+            return supervision_triton(buffer, valid, slots, uv, random, self.table_on(buffer.device))
         crop_px = self.draw_crop_px(valid, slots, random)
         return self.interpolate(buffer, valid, slots, uv, crop_px), crop_px
 
@@ -214,12 +214,12 @@ class PyramidLayout:
         if level is None and runs_kernels(uv.device):
             from lerf_ros.features.pyramid_triton import corners_triton  # not everywhere installed
 
-            return Corners(*corners_triton(uv, self._table(uv.device)))
+            return Corners(*corners_triton(uv, self.table_on(uv.device)))
         return self._corners_torch(uv, level)
 
     def _corners_torch(self, uv: Tensor, level: Tensor | None = None) -> Corners:
         """Reference backend of `corners`."""
-        table = self._table(uv.device)
+        table = self.table_on(uv.device)
         table = table[:, None] if level is None else table[:, level]
         _, rows, columns, stride, offset, first = table.unbind()  # each (1, L) or (R, L)
         last = torch.stack([columns, rows], dim=-1) - 1
@@ -235,7 +235,7 @@ class PyramidLayout:
         """Embeddings (R, L, C, D) float32 of crops (R, L, C) of the slots (R,), see `interpolate`."""
         return buffer.reshape(-1, buffer.shape[-1])[slots[:, None, None] * self.total + index].float()
 
-    def _table(self, device: torch.device) -> Tensor:
+    def table_on(self, device: torch.device) -> Tensor:
         """(6, levels) float32 on ``device``, made once: crop_px, rows, columns, stride, offset, first_centre."""
         if device not in self._tables:
             names = ("crop_px", "rows", "columns", "stride", "offset", "first_centre")

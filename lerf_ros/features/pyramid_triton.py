@@ -45,21 +45,21 @@ def _draw(valid, table, slot, random, LEVELS: tl.constexpr, PADDED: tl.constexpr
 
 
 @triton.jit
-def _place(pixel, first_centre, stride, last):
+def place(pixel, first_centre, stride, last):
     """Along one axis: the crops before and after the pixel, clamped to the outermost, and the fraction of the way."""
-    place = tl.minimum(tl.maximum(tl.div_rn(pixel - first_centre, stride), 0.0), last)
-    low = tl.floor(place)
-    return low, tl.minimum(low + 1.0, last), place - low
+    along = tl.minimum(tl.maximum(tl.div_rn(pixel - first_centre, stride), 0.0), last)
+    low = tl.floor(along)
+    return low, tl.minimum(low + 1.0, last), along - low
 
 
 @triton.jit
-def _read(pyramid, table, level, u_px, v_px, channel, LEVELS: tl.constexpr, D: tl.constexpr):
+def read_level(pyramid, table, level, u_px, v_px, channel, LEVELS: tl.constexpr, D: tl.constexpr):
     """Bilinear between the four crops of one level around the pixel: float32, in the shape of `channel`."""
     rows, columns = tl.load(table + LEVELS + level), tl.load(table + 2 * LEVELS + level)
     stride, offset = tl.load(table + 3 * LEVELS + level), tl.load(table + 4 * LEVELS + level)
     first_centre = tl.load(table + 5 * LEVELS + level)
-    left, right, u = _place(u_px, first_centre, stride, columns - 1.0)
-    top, bottom, v = _place(v_px, first_centre, stride, rows - 1.0)
+    left, right, u = place(u_px, first_centre, stride, columns - 1.0)
+    top, bottom, v = place(v_px, first_centre, stride, rows - 1.0)
     value = tl.zeros(channel.shape, tl.float32)
     for corner in tl.static_range(4):
         grid_u, weight_u = (left, 1.0 - u) if corner % 2 == 0 else (right, u)
@@ -80,8 +80,8 @@ def _corners(uv, table, crops, weights, count, LEVELS: tl.constexpr, NUMBERS: tl
     stride, offset = tl.load(table + 3 * LEVELS + level), tl.load(table + 4 * LEVELS + level)
     first_centre = tl.load(table + 5 * LEVELS + level)
     u_px, v_px = tl.load(uv + 2 * pixel, mask=exists, other=0.0), tl.load(uv + 2 * pixel + 1, mask=exists, other=0.0)
-    left, right, u = _place(u_px, first_centre, stride, columns - 1.0)
-    top, bottom, v = _place(v_px, first_centre, stride, rows - 1.0)
+    left, right, u = place(u_px, first_centre, stride, columns - 1.0)
+    top, bottom, v = place(v_px, first_centre, stride, rows - 1.0)
     for corner in tl.static_range(4):
         grid_u, weight_u = (left, 1.0 - u) if corner % 2 == 0 else (right, u)
         grid_v, weight_v = (top, 1.0 - v) if corner // 2 == 0 else (bottom, v)
@@ -114,8 +114,8 @@ def _supervise(
 
     channel = tl.arange(0, CHANNELS)
     pyramid = buffer + slot * total * D  # 64 bits: some thousand pyramids have more than 2^31 elements
-    value = weight_below * _read(pyramid, table, below, u_px, v_px, channel, LEVELS, D)
-    value += weight_above * _read(pyramid, table, above, u_px, v_px, channel, LEVELS, D)
+    value = weight_below * read_level(pyramid, table, below, u_px, v_px, channel, LEVELS, D)
+    value += weight_above * read_level(pyramid, table, above, u_px, v_px, channel, LEVELS, D)
     length = tl.sqrt_rn(tl.sum(value * value, axis=0))
     tl.store(targets + ray * D + channel, value / tl.maximum(length, _EPS), mask=channel < D)
 

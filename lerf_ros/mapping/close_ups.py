@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
-from lerf_ros.features.pyramid import Corners, PyramidLayout
-from lerf_ros.host import on_host
+from lerf_ros.features.pyramid import PyramidLayout
+from lerf_ros.host import on_device, on_host
+from lerf_ros.mapping.close_up_means import CELL, Means, Pyramids, Sights, means, needed_crops
 from lerf_ros.mapping.config import CloseUpConfig
-from lerf_ros.mapping.crop_means import CropMeans
+from lerf_ros.mapping.crop_means import log_bins
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.shrinking import Shrinking
 from lerf_ros.mapping.sight import seen_by
 
 _PIXELS = 2**23  # of crops that are cut at a time, at most: 100 MB, and with them what a vision transformer keeps
-_CELL = 4  # px, of the picture of what is in front
 _MIDDLE = 0.1  # of a crop's side, to all sides of its centre
-_BEHIND = 0.4  # of a crop's side: what lies farther behind the front is not what the crop is about
-_READ_CPU, _READ_CUDA = 2**20, 2**25  # floats of embeddings at a time: a cache holds them, or fill the device
 
 
 class _Missing(NamedTuple):
@@ -76,10 +74,13 @@ class CloseUps:
             self.capacity, self.layout.total, encoder.embed_dim, dtype=torch.float16, device=device
         )
         self._done = np.zeros((self.capacity, self.layout.total), bool)  # the host knows without asking the device
-        cells = -(-camera.height // _CELL), -(-camera.width // _CELL)
+        cells = -(-camera.height // CELL), -(-camera.width // CELL)
         self._front = torch.zeros(  # as exact as the keyframes' depth, of which it is a part
             self.capacity, len(self.layout.levels), *cells, dtype=torch.float16, device=device
         )
+        log_scales = log_bins(config.scale_bins, config.scale_min, config.scale_max, device)
+        focal_px = store.intrinsics[:, 1]
+        self._pyramids = Pyramids(self.layout, self._embeds, self._front, focal_px, log_scales, log_scales.exp())
         self._rows: OrderedDict[tuple[int, int], int] = OrderedDict()  # of the above, by slot and generation
 
     @property
@@ -92,47 +93,27 @@ class CloseUps:
         """How many places can be looked at in one call of `means`."""
         return max(1, self.capacity // self._config.views)
 
-    def means(self, x_world: Tensor, slots: Tensor, wanted: Tensor, least_px: Tensor) -> tuple[CropMeans, Tensor]:
-        """What crops of keyframes say about points (N, 3), and which of the points (N,) those keyframes see.
-
-        A crop is about what is in front at its middle. It says nothing about a wall that is seen past the edge of a
-        mug, or through its handle: such a point has only the smaller crops.
+    def means(self, x_world: Tensor, slots: Tensor, wanted: Tensor, least_px: Tensor) -> Means:
+        """What crops of keyframes say about points (N, 3).
 
         Args:
             slots: (V, N) keyframes asked about each point, of at most `places` times `close_up.views` ...
             wanted: (V, N) bool, ... where they are ...
             least_px: (V, N), ... in crops of this size and larger.
         """
-        store, config = self.store, self._config
-        uv, depth_z, _, _, sees = seen_by(store, slots, x_world)
-        sees = sees & wanted
-        scales = self._scales(slots, depth_z)
-        corners = self.layout.corners(uv.flatten(0, 1))
-        rows, encoded = self.around(slots, corners, least_px, sees)
-        weights = (encoded & self._in_front(rows, uv, depth_z, scales)).float()
-        means = CropMeans(
-            len(x_world), store.embed_dim, config.scale_bins, config.scale_min, config.scale_max, x_world.device
-        )
-        points = torch.arange(len(x_world), device=x_world.device).expand_as(slots).flatten()
-        floats = _READ_CUDA if x_world.is_cuda else _READ_CPU
-        at_once = max(1, floats // (corners.crops[0].numel() * store.embed_dim))
-        sights = rows.flatten(), *corners, points, scales.flatten(0, 1), weights.flatten(0, 1)
-        for row, crops, shares, point, scale, weight in zip(*(each.split(at_once) for each in sights), strict=True):
-            embeds = self.layout.at_levels(self._embeds, row, Corners(crops, shares))
-            means.add(point[:, None].expand_as(scale), embeds, scale, weight)
-        return means, sees.any(dim=0)
+        sight = seen_by(self.store, slots, x_world)
+        sights = Sights(slots, sight.uv, sight.depth_z, sight.sees & wanted, least_px)
+        return means(sights, self._pyramids, self.encoded(sights))
 
-    def around(self, slots: Tensor, corners: Corners, least_px: Tensor, sees: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes the crops of keyframes slots (V, N) around pixels, corners (V N, L, 4), of least_px (V, N) and more,
-        where sees (V, N); returns the rows (V, N) of the keyframes' close-ups, and which of their levels (V, N, L) are
-        encoded there.
+    def encoded(self, sights: Sights) -> Tensor:
+        """Encodes the crops that are asked and returns, of each keyframe, the row of its close-ups and which sizes are
+        encoded there wherever they are asked: (K, 1 + L) int64.
 
         The largest crops come first, and are always there; then the smaller ones, while no more than `close_up.crops`
         of a keyframe have to be encoded."""
-        sizes = self.layout.sizes_on(slots.device)
-        asked = sees[..., None] & ((least_px[..., None] <= sizes) | (sizes == sizes[-1]))
-        (needed,) = on_host(self._needed(slots, corners, asked))
-        of_slot = np.zeros((len(needed), 1 + len(sizes)), np.int64)  # row, and which levels are encoded
+        device = self.store.images.device
+        (needed,) = on_host(needed_crops(sights, self.layout, len(self.store)))
+        of_slot = np.zeros((len(needed), 1 + len(self.layout.levels)), np.int64)
         missing: list[_Missing] = []
         for slot in np.flatnonzero(needed.any(axis=1)).tolist():
             row = self._row(slot)
@@ -140,16 +121,7 @@ class CloseUps:
             of_slot[slot] = row, *allowed
             missing += of_keyframe
         self._encode(missing)
-        rows, encoded = torch.from_numpy(of_slot).to(slots.device)[slots].split([1, len(sizes)], dim=-1)
-        return rows[..., 0], asked & (encoded > 0)
-
-    def _needed(self, slots: Tensor, corners: Corners, asked: Tensor) -> Tensor:
-        """(K, total) bool: which crops of the keyframes `at_levels` reads where they are asked (V, N, L)."""
-        count, total = len(self.store), self.layout.total
-        number = slots.reshape(-1, 1, 1) * total + corners.crops
-        number = torch.where(asked.view(-1, asked.shape[2], 1), number, count * total)  # beyond: nobody's
-        needed = torch.zeros(count * total + 1, dtype=torch.bool, device=slots.device)
-        return needed.index_fill_(0, number.flatten(), True)[:-1].view(count, total)
+        return on_device(of_slot, device)
 
     def _affordable(self, slot: int, row: int, new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[_Missing]]:
         """Levels (L,) of a keyframe that may be encoded, and what has to be for it: of its new crops (total,), those of
@@ -178,7 +150,7 @@ class CloseUps:
         slots, rows = (np.repeat(of, counts) for of in ([m.slot for m in missing], [m.row for m in missing]))
         work = np.stack([slots, crops, rows * self.layout.total + crops])
         embeds, images = self._embeds.flatten(0, 1), self.store.images
-        of_slots, flat, places = torch.from_numpy(work).to(images.device).unbind()
+        of_slots, flat, places = on_device(work, images.device).unbind()
         cut = self.layout.cut(images, of_slots, flat, self._encoder.image_size)
         embeds[places] = self._encoder.encode_images(cut).half()
         for each in missing:
@@ -197,22 +169,10 @@ class CloseUps:
         return self._rows[key]
 
     def _nearest(self, slot: int) -> Tensor:
-        """(L, h, w) m: of every `_CELL`-th pixel and each crop size, the least depth measured in the middle of a crop
+        """(L, h, w) m: of every `CELL`-th pixel and each crop size, the least depth measured in the middle of a crop
         there; infinite where there is none."""
         depth_z = self.store.depth_z[slot].float()
         nearness = torch.where(torch.isfinite(depth_z), -depth_z, -torch.inf)[None, None]
-        nearness = F.max_pool2d(nearness, _CELL, ceil_mode=True)
-        cells = [round(_MIDDLE * level.crop_px / _CELL) for level in self.layout.levels]
+        nearness = F.max_pool2d(nearness, CELL, ceil_mode=True)
+        cells = [round(_MIDDLE * level.crop_px / CELL) for level in self.layout.levels]
         return -torch.cat([F.max_pool2d(nearness, 2 * n + 1, stride=1, padding=n)[0] for n in cells])
-
-    def _scales(self, slots: Tensor, depth_z: Tensor) -> Tensor:
-        """(V, N, L) m: sizes of crops at points of depth_z (V, N)."""
-        sizes = self.layout.sizes_on(depth_z.device)
-        return sizes * (depth_z / self.store.intrinsics[slots, 1])[..., None]
-
-    def _in_front(self, rows: Tensor, uv: Tensor, depth_z: Tensor, scales: Tensor) -> Tensor:
-        """(V, N, L) bool: whether points at uv (V, N, 2), depth_z (V, N) belong to what crops around them are about."""
-        last_row, last_column = self._front.shape[2] - 1, self._front.shape[3] - 1
-        column, row = (uv / _CELL).clamp_min(0).long().unbind(dim=-1)
-        front = self._front.permute(0, 2, 3, 1)[rows, row.clamp_max(last_row), column.clamp_max(last_column)]
-        return depth_z[..., None] - front <= _BEHIND * scales

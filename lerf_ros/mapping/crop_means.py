@@ -11,6 +11,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
+def log_bins(bins: int, scale_min: float, scale_max: float, device: torch.device | str) -> Tensor:
+    """(bins,) log metres, evenly spaced from scale_min to scale_max m."""
+    return torch.linspace(math.log(scale_min), math.log(scale_max), bins, device=device)
+
+
 class CropMeans:
     """Sums of crop embeddings for a number of points, in bins that are evenly spaced in log scale.
 
@@ -19,25 +24,16 @@ class CropMeans:
     Args:
         points: how many there may be.
         embed_dim: D.
-        bins: B of them, ...
-        scale_min, scale_max: m, ... from here to here.
+        log_scales: (B,) log metres of the bins, see `log_bins`.
 
     Attributes:
         counts: (points, B) how many embeddings each bin has.
     """
 
-    def __init__(
-        self,
-        points: int,
-        embed_dim: int,
-        bins: int,
-        scale_min: float,
-        scale_max: float,
-        device: torch.device | str,
-    ) -> None:
-        self._log_scales = torch.linspace(math.log(scale_min), math.log(scale_max), bins, device=device)
-        self._sums = torch.zeros(points, bins, embed_dim, device=device)
-        self.counts = torch.zeros(points, bins, device=device)
+    def __init__(self, points: int, embed_dim: int, log_scales: Tensor) -> None:
+        self._log_scales = log_scales
+        self._sums = torch.zeros(points, len(log_scales), embed_dim, device=log_scales.device)
+        self.counts = torch.zeros(points, len(log_scales), device=log_scales.device)
 
     def add(self, rows: Tensor, embeds: Tensor, scales: Tensor, weights: Tensor | None = None) -> None:
         """Enters embeddings (..., D) of crops at scales (...) m.
@@ -75,10 +71,12 @@ class ScaledEmbeds:
     Attributes:
         log_scales: (B,) log metres of the bins.
         embeds: (N, B, D) unit, or zero.
+        cosines: (N, B - 1) of each bin's embedding with that of the next; None: to be worked out.
     """
 
     log_scales: Tensor
     embeds: Tensor
+    cosines: Tensor | None = None
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T) with texts (T, D) at scales (S,) or (S, N) m.
@@ -89,17 +87,14 @@ class ScaledEmbeds:
         """
         if scales.ndim == 1:
             scales = scales[:, None].expand(-1, len(self.embeds))
-        step, last = self.log_scales[1] - self.log_scales[0], len(self.log_scales) - 1
-        position = ((scales.T.to(step).log() - self.log_scales[0]) / step).clamp(0, last)  # (N, S)
-        lower = position.long().clamp_max(last - 1)
-        p = position - lower
-        every = torch.arange(len(lower), device=lower.device)[:, None]
-        cosines = self.embeds @ text_embeds.to(self.embeds).T  # (N, B, T)
-        blend = torch.lerp(cosines[every, lower], cosines[every, lower + 1], p[..., None])
-        lengths = (1 - 2 * p * (1 - p) * (1 - self._next[every, lower])).clamp_min(1e-24).sqrt()
-        return (blend / lengths[..., None]).transpose(0, 1)
+        first, step, last = self.log_scales[0], self.log_scales[1] - self.log_scales[0], len(self.log_scales) - 1
+        position = ((scales.T.to(step).log() - first) / step).clamp(0, last)  # (N, S)
+        away = (position[..., None] - torch.arange(last + 1, device=position.device)).abs()
+        share = (1 - away).clamp_min(0)  # (N, S, B), of the two bins around: 1 - p and p
+        blend = share @ (self.embeds @ text_embeds.to(self.embeds).T)  # (N, S, T)
+        shorter = (share[..., :-1] * share[..., 1:]) @ (1 - self._next)[..., None]
+        return (blend / (1 - 2 * shorter).clamp_min(1e-24).sqrt()).transpose(0, 1)
 
     @cached_property
     def _next(self) -> Tensor:
-        """(N, B - 1) cosines of each bin's embedding with that of the next."""
-        return (self.embeds[:, :-1] * self.embeds[:, 1:]).sum(dim=-1)
+        return (self.embeds[:, :-1] * self.embeds[:, 1:]).sum(dim=-1) if self.cosines is None else self.cosines

@@ -161,15 +161,14 @@ class SurfaceSource:
         if self._close_ups is None:
             return Closer(surface, places, balls)
         least_px = _LEAST_CROP * radii[place] * views.px_per_m[:, place]
-        means, seen = self._close_ups.means(points.x_world, slots, known, least_px)
-        scale_min, scale_max = means.scale_range()
+        means = self._close_ups.means(points.x_world, slots, known, least_px)
         points = replace(
             points,
-            scale_min=torch.minimum(points.scale_min, scale_min),
-            scale_max=torch.maximum(points.scale_max, scale_max),
+            scale_min=torch.minimum(points.scale_min, means.scale_min),
+            scale_max=torch.maximum(points.scale_max, means.scale_max),
         )
-        shares = torch.where(seen, self._config.close_up.share, 0.0)
-        return Closer(replace(surface, points=points, crops=means[:], crop_shares=shares), places, balls)
+        shares = torch.where(means.seen, self._config.close_up.share, 0.0)
+        return Closer(replace(surface, points=points, crops=means.embeds, crop_shares=shares), places, balls)
 
     def _cast(self, slots: Tensor, uv: Tensor) -> _Hits:
         """Where rays of the pixels uv (R, 2) of keyframes slots (R,) hit the surface."""

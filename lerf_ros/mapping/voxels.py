@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import directions_from_uv
 from lerf_ros.mapping.config import VoxelConfig
-from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
+from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds, log_bins
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.surface import Closer, SurfacePoints
 
@@ -40,8 +40,8 @@ class VoxelMap:
         self.layout = layout
         self.dropped = 0
         capacity = config.capacity
-        scales = config.scale_bins, config.scale_min, config.scale_max
-        self._means = CropMeans(capacity, embed_dim, *scales, device)
+        log_scales = log_bins(config.scale_bins, config.scale_min, config.scale_max, device)
+        self._means = CropMeans(capacity, embed_dim, log_scales)
         self._x = torch.zeros(capacity, 3, dtype=torch.float64, device=device)
         self._directions = torch.zeros(capacity, 3, device=device)
         self._pixels = torch.zeros(capacity, device=device)

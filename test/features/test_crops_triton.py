@@ -50,7 +50,7 @@ def shuffled(count, seed=1):
 def assert_agrees(layout, images, slots, crops, size):
     from lerf_ros.features.crops_triton import cut_triton
 
-    found = cut_triton(images, slots, crops, size, layout._table(images.device))
+    found = cut_triton(images, slots, crops, size, layout.table_on(images.device))
     expected = layout._cut_by_level(images, slots, crops, size)
     assert found.dtype == torch.float32 and found.shape == (len(crops), 3, size, size)
     # pixel coordinates are rounded: 640 of them to 4e-5 px

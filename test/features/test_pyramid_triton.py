@@ -48,7 +48,7 @@ def assert_agrees(layout, buffer, valid, slots, uv, random):
     """Crop sizes to the last bit, and with them the levels."""
     from lerf_ros.features.pyramid_triton import supervision_triton
 
-    found = supervision_triton(buffer, valid, slots, uv, random, layout._table(buffer.device))
+    found = supervision_triton(buffer, valid, slots, uv, random, layout.table_on(buffer.device))
     expected = reference(layout, buffer, valid, slots, uv, random)
     assert found[0].dtype == found[1].dtype == torch.float32
     assert torch.equal(found[1], expected[1])
@@ -63,10 +63,10 @@ def test_corners_are_the_same_crops_to_the_last_bit(layout):
 
     _, uv, _ = rays_of(layout, 1, 70)
     uv = torch.cat([uv, torch.tensor(CORNERS, device=DEVICE), uv.round()])
-    found, expected = corners_triton(uv, layout._table(uv.device)), layout._corners_torch(uv)
+    found, expected = corners_triton(uv, layout.table_on(uv.device)), layout._corners_torch(uv)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype and torch.equal(one, other)
-    assert corners_triton(uv[:0], layout._table(uv.device))[0].shape == (0, len(layout.levels), 4)
+    assert corners_triton(uv[:0], layout.table_on(uv.device))[0].shape == (0, len(layout.levels), 4)
 
 
 def valid_of(rows):

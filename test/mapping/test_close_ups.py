@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from lerf_ros.mapping.close_up_means import Sights, asked
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.online import OnlineMapper
 
@@ -28,10 +29,16 @@ def close_ups(online):
 def around(close_ups, slot, uv=UV, least_px=0.0):
     """Levels (L,) that are encoded at all of the pixels."""
     one = torch.ones(1, len(uv))
-    slots, corners = (slot * one).long(), close_ups.layout.corners(uv)
-    rows, encoded = close_ups.around(slots, corners, least_px * one, one > 0)
+    sights = Sights((slot * one).long(), uv[None], one, one > 0, least_px * one)
+    rows, encoded = rows_and_encoded(close_ups, sights)
     assert (rows == close_ups._row(slot)).all() and (encoded == encoded[0, 0]).all()
     return encoded[0, 0]
+
+
+def rows_and_encoded(close_ups, sights):
+    """Of each sight (V, N) the row of the close-ups and which sizes (V, N, L) are asked and encoded."""
+    rows, encoded = close_ups.encoded(sights)[sights.slots].split([1, len(close_ups.layout.levels)], dim=-1)
+    return rows[..., 0], asked(sights, close_ups.layout) & (encoded > 0)
 
 
 def crops_around(layout, uv):
@@ -91,20 +98,20 @@ def test_many_pixels_of_many_keyframes_follow_the_rule_of_each_keyframe(online):
     slots = torch.randint(0, 3, (2, 9), generator=generator)
     sees = torch.rand(2, 9, generator=generator) < 0.8
     least_px = torch.rand(2, 9, generator=generator) * float(sizes[-1])
-    corners = close_ups.layout.corners(torch.rand(18, 2, generator=generator) * 48)
-    crops = corners.crops.view(2, 9, len(sizes), 4)
+    uv = torch.rand(2, 9, 2, generator=generator) * 48
+    crops = close_ups.layout.corners(uv.flatten(0, 1)).crops.view(2, 9, len(sizes), 4)
     expected, total, refused = torch.zeros(2, 9, len(sizes), dtype=torch.bool), 0, 0
     for slot in range(3):
         count = 0
         for level in reversed(range(len(sizes))):
-            asked = sees & (slots == slot) & ((least_px <= sizes[level]) | (level == len(sizes) - 1))
-            count += len(crops[asked, level].unique())
+            is_asked = sees & (slots == slot) & ((least_px <= sizes[level]) | (level == len(sizes) - 1))
+            count += len(crops[is_asked, level].unique())
             if count > most and level < len(sizes) - 1:
                 refused += 1
                 break
-            expected[..., level] |= asked
-            total += len(crops[asked, level].unique())
-    rows, encoded = close_ups.around(slots, corners, least_px, sees)
+            expected[..., level] |= is_asked
+            total += len(crops[is_asked, level].unique())
+    rows, encoded = rows_and_encoded(close_ups, Sights(slots, uv, torch.ones(2, 9), sees, least_px))
     assert torch.equal(encoded, expected) and sum(online.encoder.batches) == total
     assert refused and not encoded[..., -1].all()
     assert rows[sees].tolist() == [close_ups._row(slot) for slot in slots[sees].tolist()]
@@ -166,8 +173,8 @@ def test_a_crop_is_about_what_is_in_front_at_its_middle(online, close_ups):
     x_camera = torch.stack([(u - cx) / fx * z, (v - cy) / fy * z, z], dim=1)
     x_world = x_camera @ store.poses[0, :3, :3].T + store.poses[0, :3, 3]
     one = torch.zeros(1, len(u))
-    means, seen = close_ups.means(x_world, one.long(), one == 0, one)
-    assert seen.all() and wall_z.min() > 1.2
+    means = close_ups.means(x_world, one.long(), one == 0, one)
+    assert means.seen.all() and wall_z.min() > 1.2
     sizes = torch.from_numpy(close_ups.layout.sizes)
     assert means.counts.sum(dim=1)[[0, 1, 3]].tolist() == [len(sizes)] * 3
     # Past the edge only those crops count that reach as deep as the wall is behind the board: 0.4 of their size.

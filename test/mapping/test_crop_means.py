@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
+from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds, log_bins
 
 BINS, SCALE_MIN, SCALE_MAX = 4, 0.05, 0.8
 
@@ -21,7 +21,7 @@ def test_each_entry_counts_in_the_bin_of_its_scale(generator):
     rows = torch.randint(0, 3, (5, 2), generator=generator)
     embeds = normalize(torch.randn(5, 2, 6, generator=generator), dim=-1)
     scales, weights = torch.rand(5, 2, generator=generator) + 0.04, torch.rand(5, 2, generator=generator)
-    means = CropMeans(3, 6, BINS, SCALE_MIN, SCALE_MAX, "cpu")
+    means = CropMeans(3, 6, log_bins(BINS, SCALE_MIN, SCALE_MAX, "cpu"))
     means.add(rows, embeds, scales, weights)
     logs = np.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), BINS)
     sums, counts = np.zeros((3, BINS, 6)), np.zeros((3, BINS))

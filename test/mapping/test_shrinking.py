@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import normalize
 
 from lerf_ros.mapping import losses
+from lerf_ros.mapping.close_up_means import Sights
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.mapper import Mapper
 from lerf_ros.mapping.online import OnlineMapper
@@ -183,10 +184,10 @@ def test_fewer_rays_outlive_a_trainer_and_a_map_begins_with_its_own(box, tmp_pat
 
 
 def look(close_ups, slot, uv):
-    """Encodes the crops of a keyframe around pixels (P, 2); which levels (1, P, L) are there then."""
-    corners = close_ups.layout.corners(torch.from_numpy(uv).float())
-    slots, every = torch.full((1, len(uv)), slot), torch.ones(1, len(uv), dtype=torch.bool)
-    return close_ups.around(slots, corners, torch.zeros(1, len(uv)), every)[1]
+    """Encodes the crops of a keyframe around pixels (P, 2); which levels (L,) are there then."""
+    one = torch.ones(1, len(uv))
+    sights = Sights((slot * one).long(), torch.from_numpy(uv).float()[None], one, one > 0, 0 * one)
+    return close_ups.encoded(sights)[slot, 1:] > 0
 
 
 @pytest.mark.parametrize(("times", "batch"), [(1, 8), (2, 4)])
