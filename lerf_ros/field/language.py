@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,7 @@ from lerf_ros.kernels import runs_kernels
 _LOG_SCALE_MEAN = math.log(0.3)
 _LOG_SCALE_STD = 1.0
 
-_CHUNK_CPU, _CHUNK_CUDA = 2**13, 2**17  # activations at a time: a cache holds them, or fill the device
+_CHUNK_CPU, _CHUNK_CUDA = 2**13, 2**19  # rows of activations at a time: a cache holds them, or half a gigabyte does
 
 ScaleInput = Literal["physical", "normalised", "none"]
 """What the CLIP head is told about the image patch that an embedding describes:
@@ -177,38 +178,72 @@ class LanguageField(nn.Module):
         Returns:
             (S', N, T) float32.
         """
-        W = self.clip_out.weight.double()
-        folded_texts = (text_embeds.double() @ W).float().T.contiguous()  # (H, T)
-        gram = (W.T @ W).float()  # (H, H)
-
-        def lengths(hidden: Tensor) -> Tensor:
-            return torch.einsum("...h,...h->...", hidden @ gram, hidden).clamp_min(1e-24).sqrt()
-
-        if scales.ndim == 1:
-            scales = scales[:, None]
-        different = scales if self.clip_from_scale is not None else scales[:1]
-        similarities = torch.empty(len(different), len(features), len(text_embeds), device=features.device)
-        samples = features.shape[1] if weights is not None else 1
-        chunk = chunk or (_CHUNK_CUDA if features.device.type == "cuda" else _CHUNK_CPU)
-        points = max(1, chunk // (samples * len(different)))
-        for start in range(0, len(features), points):
-            part = slice(start, start + points)
-            hidden = self.clip_from_features(features[part]).expand(len(different), *features[part].shape[:-1], -1)
-            if self.clip_from_scale is not None:
-                column = self.clip_from_scale(
-                    self._scale_column(different if scales.shape[1] == 1 else different[:, part])
-                )
-                hidden = hidden + (column if weights is None else column[:, :, None])
-            with autocast(self.precision, features.device):
-                hidden = self.clip_hidden(hidden)
-            hidden = hidden.float()
+        W = self.clip_out.weight
+        folded_texts, gram = (text_embeds @ W).T, W.T @ W  # (H, T), (H, H)
+        told, told_weight = self._told(scales if scales.ndim == 2 else scales[:, None], features)
+        samples = 1 if weights is None else features.shape[1]
+        features = features.flatten(0, -2)
+        if told.shape[1] > 1:
+            told = told.repeat_interleave(samples, dim=1)
+        dtype, fused = self.compute_dtype, runs_kernels(features.device) and self.compute_dtype == torch.bfloat16
+        first_layer, cosines = _kernels() if fused else (first_layer_torch, cosines_torch)
+        layers = [layer for layer in self.clip_hidden if isinstance(layer, nn.Linear)]
+        cast = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in layers]
+        points, width = len(features) // samples, len(W[0])
+        similarities = torch.empty(len(told), points, len(text_embeds), device=features.device)
+        chunk = chunk or (_CHUNK_CUDA if features.is_cuda else _CHUNK_CPU)
+        at_once = max(1, chunk // (samples * len(told)))
+        for start in range(0, points, at_once):
+            part = slice(start * samples, (start + at_once) * samples)
+            of_part = told if told.shape[1] == 1 else told[:, part]
+            projected = self.clip_from_features(features[part])
+            hidden = first_layer(projected, of_part, told_weight, dtype if cast else torch.float32)
+            for weight, bias in cast:
+                hidden = _relu_layer(hidden.flatten(0, 1), weight, bias).view(len(told), -1, width)
             if weights is not None:
-                hidden = torch.einsum("ns,knsh->knh", weights[part], hidden / lengths(hidden)[..., None])
-            similarities[:, part] = (hidden @ folded_texts) / lengths(hidden)[..., None]
+                of_samples = hidden.float().view(len(told), -1, samples, width)
+                unit = of_samples / _lengths(of_samples, gram)[..., None]
+                hidden = torch.einsum("ns,knsh->knh", weights[start : start + at_once], unit)
+            cosines(hidden, gram, folded_texts, similarities, start)
         return similarities.expand(len(scales), -1, -1)
+
+    def _told(self, scales: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first layer is told about scales (S, N) or (S, 1), in that shape or (1, 1), and its weights (H,)."""
+        if self.clip_from_scale is None:
+            return features.new_zeros(1, 1), features.new_zeros(self.clip_out.in_features)
+        return self._scale_column(scales)[..., 0], self.clip_from_scale.weight[:, 0]
 
     def _scale_column(self, scale: Tensor) -> Tensor:
         """(...) scales as the head's input (..., 1)."""
         if self.scale_input == "normalised":
             return scale[..., None]
         return ((scale.log() - _LOG_SCALE_MEAN) / _LOG_SCALE_STD)[..., None]
+
+
+def first_layer_torch(projected: Tensor, told: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """``relu(projected + told weight)`` in dtype: projected (N, H), told (S, N) or (S, 1), weight (H,) -> (S, N, H)."""
+    return (projected + told[..., None] * weight).relu_().to(dtype)
+
+
+def cosines_torch(hidden: Tensor, gram: Tensor, folded_texts: Tensor, out: Tensor, start: int) -> None:
+    """Cosines of activations hidden (S, P, H) with folded_texts (H, T), into out (S, N, T) from point `start` on."""
+    hidden = hidden.float()
+    out[:, start : start + hidden.shape[1]] = (hidden @ folded_texts) / _lengths(hidden, gram)[..., None]
+
+
+def _lengths(hidden: Tensor, gram: Tensor) -> Tensor:
+    """``|W h|`` (...) of activations h (..., H), with gram = W^T W."""
+    return torch.einsum("...h,...h->...", hidden @ gram, hidden).clamp_min(1e-24).sqrt()
+
+
+def _relu_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(M, H) -> (M, H'), with the activation as a part of the product where torch offers that, on GPUs."""
+    if x.is_cuda:
+        return torch._addmm_activation(bias, x, weight.t())
+    return nn.functional.linear(x, weight, bias).relu_()
+
+
+def _kernels() -> tuple[Callable[..., Tensor], Callable[..., None]]:
+    from lerf_ros.field.language_triton import cosines_triton, first_layer_triton  # not everywhere installed
+
+    return first_layer_triton, cosines_triton
