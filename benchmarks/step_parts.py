@@ -142,7 +142,7 @@ def measure_parts(step: str, mapper: Mapper, whole: Timing, machine: Machine, re
     guided = trainer._guided_rays()
     batch = draw_batch(store, rays, _language_rays(mapper), guided, config.replay, bounds)
     t_edges, _ = trainer._edges(batch, guided)
-    marched = march(fields.radiance, batch.rays, t_edges)
+    marched = march(fields.radiance, batch.rays, t_edges).march
 
     def timed(name: str, function: Callable[[], Any], limit_ms: float | None) -> Part:
         return Part(step, name, measure([function], mapper.device, repeats), limit_ms)

@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lerf_ros.render.ends_triton import median
+
 _WARP = 32
 _RAYS = 8  # of a program that blends
 
@@ -52,16 +54,7 @@ def _pick(
         x = tl.load(x_unit + 3 * (ray * SAMPLES + index) + axis, mask=filled, other=0.0)
         tl.store(x_heaviest + 3 * out + axis, x, mask=filled)
 
-    # As `volume.median_depth`.
-    accumulated = tl.cumsum(weight, axis=0)
-    half = 0.5 * tl.max(accumulated, axis=0)
-    at = tl.minimum(tl.sum((inside & (accumulated < half)).to(tl.int32), axis=0), SAMPLES - 1)
-    there = tl.sum(tl.where(sample == at, weight, 0.0), axis=0)
-    before = tl.sum(tl.where(sample == at, accumulated, 0.0), axis=0) - there
-    way = tl.minimum(tl.maximum((half - before) / tl.maximum(there, 1.17549435e-38), 0.0), 1.0)
-    edge = t_edges + ray * (SAMPLES + 1) + at
-    start, end = tl.load(edge), tl.load(edge + 1)
-    tl.store(t_median + ray, start + way * (end - start))
+    tl.store(t_median + ray, median(weight, sample, t_edges, ray, SAMPLES))
 
 
 @triton.jit

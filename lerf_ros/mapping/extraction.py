@@ -25,7 +25,6 @@ from lerf_ros.mapping.marching import render_rays
 from lerf_ros.mapping.rays import rays_of_slots
 from lerf_ros.mapping.sight import Views, best_views, seen_by
 from lerf_ros.mapping.surface import Closer, SurfacePoints
-from lerf_ros.render.volume import depth_spread, median_depth, opacity
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
 _LEAST_CROP = 0.2  # of a closer look's radius: smaller crops show less than what can be told apart there
@@ -176,13 +175,12 @@ class SurfaceSource:
         assert language is not None
         rays, _ = rays_of_slots(store, slots, uv, self._bounds)
         t, clear, features = [], [], []
-        for marched in render_rays(self._fields, self._config, rays):
-            weights, t_edges = marched.weights, marched.t_edges
-            t_median = median_depth(weights, t_edges)
-            spread = depth_spread(weights, t_edges) / t_median.clamp_min(1e-6)
-            t.append(t_median)
-            clear.append((opacity(weights) > settings.min_opacity) & (spread < settings.max_spread))
-            features.append(asked_features(language, marched, self._config.language))
+        for rendered in render_rays(self._fields, self._config, rays):
+            ends = rendered.ends
+            t.append(ends.t_median)
+            spread = ends.spread / ends.t_median.clamp_min(1e-6)
+            clear.append((ends.opacity > settings.min_opacity) & (spread < settings.max_spread))
+            features.append(asked_features(language, rendered.march, self._config.language))
         x_world = store.poses[slots, :3, 3] + torch.cat(t).double()[:, None] * rays.directions.double()
         return _Hits(x_world, torch.cat(clear), rays.directions, LanguageFeatures.cat(features))
 

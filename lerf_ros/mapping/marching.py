@@ -12,35 +12,49 @@ from lerf_ros.field.radiance import RadianceField
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.render.composite import Composite, composite
+from lerf_ros.render.ends import Ends, ray_ends
 from lerf_ros.render.gradient_scaling import scaled_gradients
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.sampling import midpoints
-from lerf_ros.render.volume import rendered_colour, weights_from_sigmas
+from lerf_ros.render.volume import rendered_colour
 
 
 @dataclass(frozen=True)
 class March:
-    """R rays with S samples each: x_unit (R, S, 3), t_edges (R, S + 1) m, sigmas and weights (R, S), rgb (R, 3)."""
+    """R rays with S samples each: x_unit (R, S, 3), t_edges (R, S + 1) m, sigmas and weights (R, S)."""
 
     rays: Rays
     x_unit: Tensor
     t_edges: Tensor
     sigmas: Tensor
     weights: Tensor
-    rgb: Tensor
 
     def __getitem__(self, part: slice) -> March:
         """Some of the rays."""
         rays = Rays(self.rays.origins[part], self.rays.directions[part], self.rays.radius)
-        arrays = self.x_unit, self.t_edges, self.sigmas, self.weights, self.rgb
+        arrays = self.x_unit, self.t_edges, self.sigmas, self.weights
         return March(rays, *(array[part] for array in arrays))
 
 
-def march(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> March:
-    """Renders colour along rays whose intervals are t_edges (R, S + 1) metres, see `volume.rendered_colour`."""
+@dataclass(frozen=True)
+class Rendered:
+    """R rays as they are seen: their march, where they end, and colours (R, S, 3) of the samples."""
+
+    march: March
+    ends: Ends
+    colours: Tensor
+
+    @property
+    def rgb(self) -> Tensor:
+        """(R, 3), see `volume.rendered_colour`."""
+        return rendered_colour(self.ends.weights, self.colours)
+
+
+def march(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> Rendered:
+    """Marches along rays whose intervals are t_edges (R, S + 1) metres."""
     x_unit, sigmas, colours = _field_along(radiance, rays, t_edges)
-    weights = weights_from_sigmas(sigmas, t_edges[:, 1:] - t_edges[:, :-1])
-    return March(rays, x_unit, t_edges, sigmas, weights, rendered_colour(weights, colours))
+    ends = ray_ends(sigmas, t_edges)
+    return Rendered(March(rays, x_unit, t_edges, sigmas, ends.weights), ends, colours)
 
 
 def march_measured(
@@ -58,7 +72,7 @@ def march_measured(
     if near_field > 0:
         sigmas, colours = scaled_gradients(sigmas, colours, midpoints(t_edges), near_field)
     result = composite(sigmas, colours, t_edges, t_measured, sight_sigma, far)
-    return March(rays, x_unit, t_edges, sigmas, result.weights, result.rgb), result
+    return March(rays, x_unit, t_edges, sigmas, result.weights), result
 
 
 def _field_along(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +82,7 @@ def _field_along(radiance: RadianceField, rays: Rays, t_edges: Tensor) -> tuple[
 
 
 @torch.no_grad()
-def render_rays(fields: MapFields, config: MapperConfig, rays: Rays) -> Iterator[March]:
+def render_rays(fields: MapFields, config: MapperConfig, rays: Rays) -> Iterator[Rendered]:
     """Marches along rays in chunks of `sampling.render_chunk`, without any knowledge of depth."""
     for start in range(0, len(rays.directions), config.sampling.render_chunk):
         part = slice(start, start + config.sampling.render_chunk)

@@ -19,7 +19,6 @@ from lerf_ros.mapping.decoding import CropScale, LanguageFeatures, asked_feature
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.marching import render_rays
 from lerf_ros.mapping.rays import rays_of_view
-from lerf_ros.render.volume import median_depth, opacity
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ def render_view(
     uv = torch.stack([u, v], dim=-1).reshape(-1, 2).float()
     rays, z_per_t = rays_of_view(camera, T_world_camera, uv, bounds)
     parts, features = [], []
-    for marched in render_rays(fields, config, rays):
-        parts.append((marched.rgb, median_depth(marched.weights, marched.t_edges), opacity(marched.weights)))
+    for rendered in render_rays(fields, config, rays):
+        parts.append((rendered.rgb, rendered.ends.t_median, rendered.ends.opacity))
         if crop_scale is not None and fields.language is not None:
-            features.append(asked_features(fields.language, marched, config.language))
+            features.append(asked_features(fields.language, rendered.march, config.language))
     rgb, t, opacities = (torch.cat(column) for column in zip(*parts, strict=True))
     rendering = Rendering(rgb.view(*u.shape, 3).clamp(0, 1), (t * z_per_t).view(u.shape), opacities.view(u.shape))
     if crop_scale is None or not features:

@@ -114,7 +114,7 @@ class Trainer:
         )
         self._fields.update_proposal(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
 
-        rgb = marched.rgb if self._fields.exposure is None else self._fields.exposure(marched.rgb, batch.slots)
+        rgb = errors.rgb if self._fields.exposure is None else self._fields.exposure(errors.rgb, batch.slots)
         colour = losses.colour_loss(rgb, batch.rgb)
         measured = losses.measured_count(batch.t_measured)
         depth = errors.depth.sum() / measured

@@ -37,7 +37,7 @@ def _join(before, through, next_before, next_through):
 
 
 @triton.jit
-def _sum_before(x):
+def sum_before(x):
     """``sum_{j<i} x_j``. Not (sum up to i) - x_i, which loses everything behind an opaque interval."""
     before, _ = tl.associative_scan((tl.zeros_like(x), x), 0, _join)
     return before
@@ -51,7 +51,7 @@ def _sum_behind(x):
 
 
 @triton.jit
-def _absorbed(x):
+def absorbed(x):
     """``1 - exp(-x)`` for x >= 0, as exact near zero as elsewhere: Triton has no expm1."""
     small = tl.minimum(x, _SERIES_BELOW)
     series = tl.zeros_like(x) + 1.0
@@ -61,7 +61,7 @@ def _absorbed(x):
 
 
 @triton.jit
-def _intervals(sigmas, t_edges, ray, sample, SAMPLES: tl.constexpr):
+def intervals(sigmas, t_edges, ray, sample, SAMPLES: tl.constexpr):
     """Densities, starts and ends of a ray's intervals; those beyond the last are empty."""
     inside = sample < SAMPLES
     sigma = tl.load(sigmas + ray * SAMPLES + sample, mask=inside, other=0.0).to(tl.float32)
@@ -70,7 +70,7 @@ def _intervals(sigmas, t_edges, ray, sample, SAMPLES: tl.constexpr):
 
 
 @triton.jit
-def _expected(weights, middles):
+def expected_depth(weights, middles):
     """Opacity, kept from zero, and expected depth."""
     opacity = tl.maximum(tl.sum(weights), _EPSILON)
     return opacity, tl.sum(weights * middles) / opacity
@@ -114,9 +114,9 @@ def _forward(
     """sigmas (R, S), colours (R, S, 3), t_edges (R, S + 1), t_measured (R,) -> the fields of `Composite`, for a ray."""
     ray, sample = tl.program_id(0).to(tl.int64), tl.arange(0, COLUMNS)
     inside, last = sample < SAMPLES, ray * SAMPLES + SAMPLES - 1
-    sigma, start, end = _intervals(sigmas, t_edges, ray, sample, SAMPLES)
+    sigma, start, end = intervals(sigmas, t_edges, ray, sample, SAMPLES)
     optical_depth = sigma * (end - start)
-    weights = tl.exp(-_sum_before(optical_depth)) * _absorbed(optical_depth)
+    weights = tl.exp(-sum_before(optical_depth)) * absorbed(optical_depth)
     tl.store(weights_out + ray * SAMPLES + sample, weights, mask=inside)
 
     passed = tl.exp(-tl.sum(optical_depth))
@@ -128,7 +128,7 @@ def _forward(
 
     t = tl.load(t_measured + ray)
     known = t < float("inf")  # NaN is not
-    _, t_expected = _expected(weights, 0.5 * (start + end))
+    _, t_expected = expected_depth(weights, 0.5 * (start + end))
     tl.store(depth + ray, tl.where(known, tl.abs(t_expected - t) / t, 0.0))
     difference = _sight_difference(weights, start, end, t, known, sight_sigma)
     tl.store(sight + ray, tl.sum(difference * difference))
@@ -158,10 +158,10 @@ def _backward(
     """Gradients of the outputs, or None -> grad_sigmas (R, S) and, with grad_rgb, grad_colours (R, S, 3), for a ray."""
     ray, sample = tl.program_id(0).to(tl.int64), tl.arange(0, COLUMNS)
     inside, last = sample < SAMPLES, ray * SAMPLES + SAMPLES - 1
-    sigma, start, end = _intervals(sigmas, t_edges, ray, sample, SAMPLES)
+    sigma, start, end = intervals(sigmas, t_edges, ray, sample, SAMPLES)
     optical_depth = sigma * (end - start)
-    arriving = tl.exp(-_sum_before(optical_depth))
-    weights = arriving * _absorbed(optical_depth)
+    arriving = tl.exp(-sum_before(optical_depth))
+    weights = arriving * absorbed(optical_depth)
 
     grad = tl.zeros_like(weights)  # of the weights
     if grad_rgb is not None:
@@ -179,7 +179,7 @@ def _backward(
     known = t < float("inf")
     if grad_depth is not None:
         middles = 0.5 * (start + end)
-        opacity, t_expected = _expected(weights, middles)
+        opacity, t_expected = expected_depth(weights, middles)
         sign = tl.where(t_expected > t, 1.0, 0.0) - tl.where(t_expected < t, 1.0, 0.0)
         grad_expected = tl.where(known, tl.load(grad_depth + ray * depth_stride) * sign / t, 0.0)
         moved = tl.where(opacity > _EPSILON, t_expected, 0.0)  # where the ray meets nothing, opacity is held

@@ -36,7 +36,7 @@ def marched():
     t_edges = (0.1 + torch.rand(RAYS, SAMPLES + 1)).cumsum(dim=1)
     weights = torch.rand(RAYS, SAMPLES, requires_grad=True)
     x_unit = rays.x_unit((t_edges[:, 1:] + t_edges[:, :-1]) / 2)
-    return March(rays, x_unit, t_edges, torch.ones(RAYS, SAMPLES), weights, torch.zeros(RAYS, 3))
+    return March(rays, x_unit, t_edges, torch.ones(RAYS, SAMPLES), weights)
 
 
 def config(decoding):
@@ -88,7 +88,7 @@ def test_sampled_draws_in_proportion_to_the_weights(language, marched):
 def test_sampled_never_draws_what_weighs_nothing(language, marched):
     weights = torch.zeros(RAYS, SAMPLES)
     weights[:, 3] = 0.2
-    only = March(marched.rays, marched.x_unit, marched.t_edges, marched.sigmas, weights, marched.rgb)
+    only = March(marched.rays, marched.x_unit, marched.t_edges, marched.sigmas, weights)
     for _ in range(50):
         taken = training_features(language, only, config("sampled"))
         torch.testing.assert_close(taken.t, marched.t_edges[:, 3:5].mean(dim=1))

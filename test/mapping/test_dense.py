@@ -88,7 +88,7 @@ def test_gradients_reach_the_language_field_and_nothing_else(box, decoding):
     store, fields, config = mapper.store, mapper.fields, mapper.config
     batch = draw_batch(store, 64, 64, 0, config.replay, mapper.bounds)
     edges = spaced_edges(config.scene.near, config.scene.far, 10, mapper.bounds.radius).expand(64, -1)
-    found = training_features(fields.language, march(fields.radiance, batch.rays, edges), config.language).dino()
+    found = training_features(fields.language, march(fields.radiance, batch.rays, edges).march, config.language).dino()
     assert found.shape == (64, DIM)
     targets = store.dense_grid.interpolate(store.dense, batch.slots, batch.uv)
     dino_loss(found, targets, store.dense_valid[batch.slots]).backward()
