@@ -41,7 +41,19 @@ def rays_of_view(camera: Camera, T_world_camera: Pose, uv: Tensor, bounds: Scene
 
 
 def rays_of_slots(store: KeyframeStore, slots: Tensor, uv: Tensor, bounds: SceneBounds) -> tuple[Rays, Tensor]:
-    """Rays, and z_per_t (R,), of the pixels uv (R, 2) of the keyframes in slots (R,)."""
+    """Rays, and z_per_t (R,), of the pixels uv (R, 2) of the keyframes in slots (R,). Where our kernels run, one launch
+    makes them, and agrees to rounding."""
+    if runs_kernels(uv.device):
+        from lerf_ros.mapping.rays_triton import rays_triton  # not everywhere installed
+
+        center = bounds.center_on(uv.device)
+        origins, directions, z_per_t = rays_triton(store, slots, uv, center, bounds.radius)
+        return Rays(origins, directions, bounds.radius), z_per_t
+    return rays_of_slots_torch(store, slots, uv, bounds)
+
+
+def rays_of_slots_torch(store: KeyframeStore, slots: Tensor, uv: Tensor, bounds: SceneBounds) -> tuple[Rays, Tensor]:
+    """Reference backend of `rays_of_slots`."""
     fx, fy, cx, cy = store.intrinsics[slots].unbind(dim=-1)
     directions, z_per_t = directions_from_uv(uv, fx, fy, cx, cy)
     rotations = store.poses[:, :3, :3].float()[slots]
@@ -90,7 +102,7 @@ def drawn_batch(
     redrawn[guided_rays:] = False
     u, v = torch.where(redrawn, other_u, u), torch.where(redrawn, other_v, v)
     uv = torch.stack([u, v], dim=-1).float()
-    batch_rays, z_per_t = rays_of_slots(store, slots, uv, bounds)
+    batch_rays, z_per_t = rays_of_slots_torch(store, slots, uv, bounds)
     rgb = store.images[slots, v, u].float() / 255
     t_measured = store.depth_z[slots, v, u].float() / z_per_t
     return RayBatch(batch_rays, z_per_t, slots, uv, rgb, t_measured)

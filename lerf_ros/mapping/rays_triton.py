@@ -1,5 +1,5 @@
-"""CUDA backend of `rays.draw_batch`: the rays of a step, and what their pixels say, in one launch after the one that
-draws random numbers."""
+"""CUDA backend of `rays`: the rays of a step, and what their pixels say, in one launch after the one that draws random
+numbers; and the rays of given pixels."""
 
 from __future__ import annotations
 
@@ -18,6 +18,25 @@ def _pick(chance, count):
     """A whole number in [0, count), by chance in [0, 1); 0 where count is 0."""
     picked = (chance * count.to(tl.float32)).to(tl.int64)
     return tl.maximum(tl.minimum(picked, count - 1), 0)
+
+
+@triton.jit
+def _trace(ray, slot, u, v, inside, poses, intrinsics, center, origins, directions, radius):
+    """Writes origin and direction of rays of pixels u, v; returns their z per t."""
+    camera = intrinsics + 4 * slot
+    x = (u - tl.load(camera + 2, mask=inside, other=0.0)) / tl.load(camera, mask=inside, other=1.0)
+    y = (v - tl.load(camera + 3, mask=inside, other=0.0)) / tl.load(camera + 1, mask=inside, other=1.0)
+    z = 1.0 / tl.sqrt(x * x + y * y + 1.0)
+    for axis in tl.static_range(3):
+        row = poses + 16 * slot + 4 * axis
+        r0 = tl.load(row, mask=inside, other=0.0).to(tl.float32)
+        r1 = tl.load(row + 1, mask=inside, other=0.0).to(tl.float32)
+        r2 = tl.load(row + 2, mask=inside, other=0.0).to(tl.float32)
+        tl.store(directions + 3 * ray + axis, (r0 * x + r1 * y + r2) * z, mask=inside)
+        # in float64: a map may lie far from zero
+        origin = (tl.load(row + 3, mask=inside, other=0.0) - tl.load(center + axis)) / radius
+        tl.store(origins + 3 * ray + axis, origin.to(tl.float32), mask=inside)
+    return z
 
 
 @triton.jit(do_not_specialize=["rays", "language_rays", "recent_rays", "guided_rays"])
@@ -72,26 +91,27 @@ def _draw(
     pixel = (slot * rows + v) * columns + u
     depth = tl.load(depth_z + pixel, mask=inside, other=0.0).to(tl.float32)
 
-    camera = intrinsics + 4 * slot
-    x = (u.to(tl.float32) - tl.load(camera + 2, mask=inside, other=0.0)) / tl.load(camera, mask=inside, other=1.0)
-    y = (v.to(tl.float32) - tl.load(camera + 3, mask=inside, other=0.0)) / tl.load(camera + 1, mask=inside, other=1.0)
-    z = 1.0 / tl.sqrt(x * x + y * y + 1.0)
+    u_px, v_px = u.to(tl.float32), v.to(tl.float32)
+    z = _trace(ray, slot, u_px, v_px, inside, poses, intrinsics, center, origins, directions, radius)
     for axis in tl.static_range(3):
-        row = poses + 16 * slot + 4 * axis
-        r0 = tl.load(row, mask=inside, other=0.0).to(tl.float32)
-        r1 = tl.load(row + 1, mask=inside, other=0.0).to(tl.float32)
-        r2 = tl.load(row + 2, mask=inside, other=0.0).to(tl.float32)
-        tl.store(directions + 3 * ray + axis, (r0 * x + r1 * y + r2) * z, mask=inside)
-        # in float64: a map may lie far from zero
-        origin = (tl.load(row + 3, mask=inside, other=0.0) - tl.load(center + axis)) / radius
-        tl.store(origins + 3 * ray + axis, origin.to(tl.float32), mask=inside)
         value = tl.load(images + 3 * pixel + axis, mask=inside, other=0).to(tl.float32) / 255.0
         tl.store(rgb + 3 * ray + axis, value, mask=inside)
     tl.store(z_per_t + ray, z, mask=inside)
     tl.store(t_measured + ray, depth / z, mask=inside)
     tl.store(slots + ray, slot, mask=inside)
-    tl.store(uv + 2 * ray, u.to(tl.float32), mask=inside)
-    tl.store(uv + 2 * ray + 1, v.to(tl.float32), mask=inside)
+    tl.store(uv + 2 * ray, u_px, mask=inside)
+    tl.store(uv + 2 * ray + 1, v_px, mask=inside)
+
+
+@triton.jit(do_not_specialize=["rays"])
+def _of_pixels(slots, uv, poses, intrinsics, center, origins, directions, z_per_t, rays, radius, RAYS: tl.constexpr):
+    """slots (R,), uv (R, 2) -> origins (R, 3), directions (R, 3), z_per_t (R,)."""
+    ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
+    inside = ray < rays
+    slot = tl.load(slots + ray, mask=inside, other=0)
+    u, v = tl.load(uv + 2 * ray, mask=inside, other=0.0), tl.load(uv + 2 * ray + 1, mask=inside, other=0.0)
+    z = _trace(ray, slot, u, v, inside, poses, intrinsics, center, origins, directions, radius)
+    tl.store(z_per_t + ray, z, mask=inside)
 
 
 def draw_triton(
@@ -144,3 +164,19 @@ def draw_triton(
             RAYS=_RAYS,
         )
     return origins, directions, z_per_t, slots, uv, rgb, t_measured
+
+
+def rays_triton(
+    store: KeyframeStore, slots: Tensor, uv: Tensor, center: Tensor, radius: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `rays.rays_of_slots`: origins (R, 3), directions (R, 3), z_per_t (R,)."""
+    rays, device = len(slots), uv.device
+    origins, directions = torch.empty(rays, 3, device=device), torch.empty(rays, 3, device=device)
+    z_per_t = torch.empty(rays, device=device)
+    of_store = store.poses, store.intrinsics, center
+    with torch.cuda.device_of(uv):
+        if rays:
+            asked = slots.contiguous(), uv.contiguous()
+            results = origins, directions, z_per_t
+            _of_pixels[(triton.cdiv(rays, _RAYS),)](*asked, *of_store, *results, rays, radius, RAYS=_RAYS)
+    return origins, directions, z_per_t

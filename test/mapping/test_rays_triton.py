@@ -11,7 +11,7 @@ from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.rays import drawn_batch
+from lerf_ros.mapping.rays import drawn_batch, rays_of_slots_torch
 
 pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
 
@@ -27,7 +27,7 @@ RAYS = 150
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 5
+    assert passed_under_the_interpreter(__file__) >= 6
 
 
 def store_of(keyframes, language, recent):
@@ -70,6 +70,20 @@ def test_agrees_with_the_reference(keyframes, language, recent, guided):
     for value, other in zip(found, expected, strict=True):
         assert value.shape == other.shape and value.dtype == other.dtype
         torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@needs_kernels
+def test_rays_of_given_pixels_agree():
+    from lerf_ros.mapping.rays_triton import rays_triton
+
+    store, generator = store_of(8, [], []), torch.Generator().manual_seed(2)
+    slots = torch.randint(8, (RAYS,), generator=generator).to(DEVICE)
+    uv = (64 * torch.rand(RAYS, 2, generator=generator)).to(DEVICE)
+    found = rays_triton(store, slots, uv, BOUNDS.center_on(DEVICE), BOUNDS.radius)
+    rays, z_per_t = rays_of_slots_torch(store, slots, uv, BOUNDS)
+    for value, other in zip(found, (rays.origins, rays.directions, z_per_t), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-6)
+    assert len(rays_triton(store, slots[:0], uv[:0], BOUNDS.center_on(DEVICE), BOUNDS.radius)[0]) == 0
 
 
 @needs_kernels
