@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lerf_ros.kernels import runs_kernels
+
 
 def log_bins(bins: int, scale_min: float, scale_max: float, device: torch.device | str) -> Tensor:
     """(bins,) log metres, evenly spaced from scale_min to scale_max m."""
@@ -83,10 +85,19 @@ class ScaledEmbeds:
 
         Between the unit embeddings a and b of two bins, ``e = (1 - p) a + p b``: its product with a text is a blend of
         theirs, and ``|e|^2 = 1 - 2 p (1 - p) (1 - a.b)``. Both are had without e, which is as many numbers as there are
-        scales, points and dimensions.
+        scales, points and dimensions. Where our kernels run, one launch does it all.
         """
         if scales.ndim == 1:
             scales = scales[:, None].expand(-1, len(self.embeds))
+        if runs_kernels(self.embeds.device):
+            from lerf_ros.mapping.crop_means_triton import similarity_triton  # not everywhere installed
+
+            text_embeds, scales = text_embeds.to(self.embeds), scales.to(self.embeds)
+            return similarity_triton(self.log_scales, self.embeds, self._next, scales, text_embeds)
+        return self.similarity_torch(scales, text_embeds)
+
+    def similarity_torch(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
+        """Reference backend of `similarity`, for scales (S, N)."""
         first, step, last = self.log_scales[0], self.log_scales[1] - self.log_scales[0], len(self.log_scales) - 1
         position = ((scales.T.to(step).log() - first) / step).clamp(0, last)  # (N, S)
         away = (position[..., None] - torch.arange(last + 1, device=position.device)).abs()

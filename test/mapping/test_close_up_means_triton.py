@@ -54,7 +54,7 @@ OF_SLOT = [[0, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]]  # row, and w
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 6
+    assert passed_under_the_interpreter(__file__) >= 10
 
 
 @needs_kernels
@@ -78,6 +78,22 @@ def test_means_agree(channels, bins):
     torch.testing.assert_close(found.embeds.embeds, expected.embeds.embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.embeds._next, expected.embeds._next, atol=1e-5, rtol=0)
     assert expected.counts.amax() > 1 and (expected.counts == 0).any() and not expected.seen[-1]
+
+
+@needs_kernels
+@pytest.mark.parametrize("texts", [1, 5])
+@pytest.mark.parametrize("per_point", [False, True])
+def test_similarities_of_means_agree(texts, per_point):
+    from lerf_ros.mapping.crop_means_triton import similarity_triton
+
+    means = means_torch(sights_of(3, 20), pyramids_of(37, 6), torch.tensor(OF_SLOT, device=DEVICE)).embeds
+    generator = torch.Generator().manual_seed(3)
+    scales = 0.02 + 1.5 * torch.rand(9, 20 if per_point else 1, generator=generator).to(DEVICE)
+    scales[0] = means.log_scales[2].exp()
+    text_embeds = normalize(torch.randn(texts, 37, generator=generator), dim=-1).to(DEVICE)
+    scales = scales.expand(9, 20)
+    found = similarity_triton(means.log_scales, means.embeds, means._next, scales, text_embeds)
+    torch.testing.assert_close(found, means.similarity_torch(scales, text_embeds), atol=1e-5, rtol=0)
 
 
 @needs_kernels
