@@ -14,9 +14,10 @@ from torch import Tensor
 
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.host import Copies
+from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.surface import SurfacePoints
 from lerf_ros.query.neighbourhood import Graph, Neighbourhood, component
-from lerf_ros.query.relevancy import supervised
+from lerf_ros.query.relevancy import half_step, supervised
 from lerf_ros.query.sweep import Sweep
 from lerf_ros.query.target_pose import plane_normal
 
@@ -138,15 +139,31 @@ class MaximaFinder:
 
     def heights(self, sweep: Sweep) -> Heights:
         """A sweep over the points, smoothed."""
+        copies = Copies(sweep.scales, sweep.ranks, *self.smoothed(sweep))
+        _ = self._surface  # of this part, the host takes care meanwhile
+        scales, own, values, relevancy = (np.ascontiguousarray(array) for array in copies.arrays())
+        return Heights(scales, values, own, relevancy)
+
+    def smoothed(self, sweep: Sweep) -> tuple[Tensor, Tensor]:
+        """Ranks and relevancy (S, N), each averaged over those neighbours that count at a scale; -inf and 0 where the
+        point itself does not. Where our kernels run, one launch does it all."""
+        points, near = self._points, self._neighbourhood
+        if runs_kernels(sweep.ranks.device):
+            from lerf_ros.query.smoothing_triton import smoothed_triton  # not everywhere installed
+
+            of_points = points.scale_min, points.scale_max, sweep.ranks, sweep.offset, near.members, near.shares
+            return smoothed_triton(sweep.scales, half_step(sweep.scales), *of_points)
+        return self.smoothed_torch(sweep)
+
+    def smoothed_torch(self, sweep: Sweep) -> tuple[Tensor, Tensor]:
+        """Reference backend of `smoothed`."""
         if self._scales is not sweep.scales:  # texts that are asked together share them
             self._scales = sweep.scales
             self._valid = supervised(sweep.scales, self._points.scale_min, self._points.scale_max).float()
             self._shares = self._neighbourhood.smooth(self._valid).clamp_min(1e-6)
         means = self._neighbourhood.smooth(torch.stack([sweep.ranks, sweep.ranks - sweep.offset]) * self._valid)
         ranks, logits = torch.where(self._valid > 0, means / self._shares, -torch.inf)
-        copies = Copies(sweep.scales, ranks, sweep.ranks, logits.sigmoid())
-        _ = self._surface  # of this part, the host takes care meanwhile
-        return Heights(*(np.ascontiguousarray(array) for array in copies.arrays()))
+        return ranks, logits.sigmoid()
 
     def regions(self, heights: Heights, floor: Floor | None = None, within: slice = slice(None)) -> Iterator[Region]:
         """Regions of one text, best first.

@@ -38,7 +38,8 @@ class Neighbourhood:
 
     Attributes (on the device of x_world):
         counts: (N,) int64, neighbours of each point, itself included.
-        members: (N, k) int64, the neighbours of each point; itself instead of those that it lacks.
+        members: (N, k) int64, the neighbours of each point; itself instead of those that it lacks ...
+        shares: (N, k) ... of which this is the part of the mean: 0 of those.
     """
 
     def __init__(self, x_world: Tensor, k: int = 16, radius: float | None = None, places: Places | None = None) -> None:
@@ -50,12 +51,12 @@ class Neighbourhood:
         near[:, 0] = True  # itself, also where duplicates make another point the first hit
         self.members = torch.where(near, indices, torch.arange(N, device=x_world.device)[:, None])
         self.counts = near.sum(dim=1)
-        self._shares = near / self.counts[:, None]
+        self.shares = near / self.counts[:, None]
 
     def smooth(self, values: Tensor) -> Tensor:
         """Mean of (..., N) values over each point's neighbourhood, (..., N)."""
         columns = values.reshape(-1, values.shape[-1]).T.contiguous()
-        means = embedding_bag(self.members, columns, per_sample_weights=self._shares, mode="sum")
+        means = embedding_bag(self.members, columns, per_sample_weights=self.shares, mode="sum")
         return means.T.reshape(values.shape)
 
 

@@ -63,7 +63,11 @@ def supervised(scales: Tensor, scale_min: Tensor, scale_max: Tensor) -> Tensor:
 
     A network asked outside the range it was trained on answers with an extrapolation.
     """
+    step = half_step(scales)
     scales = scales if scales.ndim == 2 else scales[:, None]
-    half_step = (scales[-1] / scales[0]) ** (0.5 / max(len(scales) - 1, 1))
-    known = scale_min <= scale_max
-    return known & (scales * half_step >= scale_min) & (scales <= scale_max * half_step)
+    return (scale_min <= scale_max) & (scales * step >= scale_min) & (scales <= scale_max * step)
+
+
+def half_step(scales: Tensor) -> Tensor:
+    """Factor () or (N,) between scales (S,) or (S, N) of a sweep and half way to the next."""
+    return (scales[-1] / scales[0]) ** (0.5 / max(len(scales) - 1, 1))

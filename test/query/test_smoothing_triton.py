@@ -1,0 +1,48 @@
+"""The Triton kernel that smooths a sweep over the surface against the torch reference: on a GPU where there is one,
+else under Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
+
+import os
+
+import pytest
+import torch
+
+from lerf_ros.geometry.neighbours import Places
+from lerf_ros.mapping.surface import SurfacePoints
+from lerf_ros.query.maxima import MaximaFinder
+from lerf_ros.query.relevancy import half_step, scale_sweep
+from lerf_ros.query.sweep import Sweep
+
+pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+CUDA = torch.cuda.is_available() and not INTERPRETED
+
+needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+def test_under_the_interpreter(passed_under_the_interpreter):
+    assert passed_under_the_interpreter(__file__) >= 2
+
+
+@needs_kernels
+@pytest.mark.parametrize("sizes", [None, [90, 7, 60]])
+def test_ranks_and_relevancy_agree(sizes):
+    from lerf_ros.query.smoothing_triton import smoothed_triton
+
+    N, S, generator = 157, 6, torch.Generator().manual_seed(0)
+    low = 0.03 + 0.3 * torch.rand(N, generator=generator)
+    high = low + torch.rand(N, generator=generator) - 0.2  # of some points nothing is known
+    x_world, ranks, offset = (torch.rand(*shape, generator=generator) for shape in ((N, 3), (S, N), (S, N)))
+    x_world, ranks, offset, low, high = (each.to(DEVICE) for each in (x_world.double(), ranks, offset, low, high))
+    points = SurfacePoints(x_world, x_world.float(), torch.ones(N, dtype=torch.int64, device=DEVICE), low, high)
+    places = Places(sizes, DEVICE) if sizes else None
+    finder, scales = MaximaFinder(points, 4, 0.9, places), scale_sweep(low, high, S, places)
+    expected = finder.smoothed_torch(Sweep(scales, ranks, offset))
+    near = finder._neighbourhood
+    found = smoothed_triton(scales, half_step(scales), low, high, ranks, offset, near.members, near.shares)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    unknown = torch.isinf(expected[0])
+    assert 0.1 < unknown.float().mean() < 0.9 and (expected[1][unknown] == 0).all()
