@@ -147,6 +147,10 @@ class CropScale:
             return place * self.layout.height / focal_px * t / self.radius
         return torch.ones_like(t)
 
+    def distance(self, t: Tensor, depth_z: Tensor) -> Tensor:
+        """What the scales of crops around points are proportional to: m along their rays or of depth, or 1."""
+        return depth_z if self.kind == "physical" else t if self.kind == "normalised" else torch.ones_like(t)
+
     def asked(
         self,
         smallest_px: Tensor | float,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.neighbours import Places
@@ -22,14 +21,13 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import render_rays
+from lerf_ros.mapping.observation import observed
 from lerf_ros.mapping.rays import rays_of_slots
-from lerf_ros.mapping.sight import Views, best_views, seen_by
+from lerf_ros.mapping.sight import Views, best_views
 from lerf_ros.mapping.surface import Closer, SurfacePoints
 
 _OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
 _LEAST_CROP = 0.2  # of a closer look's radius: smaller crops show less than what can be told apart there
-_MEASURED_WITHIN = 0.01  # of the depth: a point is moved to what was measured this close to it
-_VIEWS_AT_ONCE = 16  # keyframes that are asked about all points together
 _PLACES_AT_ONCE = 16  # closer looks ...
 _CROP_MEANS_AT_ONCE = 2**25  # ... and floats of their means
 _CELLS_ACROSS = 2**21 - 9  # a prime: cells that are fewer apart along each axis have different numbers
@@ -110,7 +108,7 @@ class SurfaceSource:
         kept = kept[_one_per_cell(hits.x_world[kept] / self._config.surface.spacing)]
         kept = kept[torch.linspace(0, len(kept) - 1, min(len(kept), max_points), device=kept.device).long()]
         every = torch.arange(len(self._store), device=kept.device)[:, None]
-        points = self._observed(hits.x_world[kept], hits.directions[kept], every, every >= 0)
+        points = observed(self._store, self._crop_scale, hits.x_world[kept], hits.directions[kept], every, every >= 0)
         return MapSurface(points, hits.features[kept], self)
 
     @torch.no_grad()
@@ -155,7 +153,7 @@ class SurfaceSource:
         kept = kept[first]
         place = place[kept]
         slots, known = views.slots[:, place], views.known[:, place]
-        points = self._observed(hits.x_world[kept], hits.directions[kept], slots, known)
+        points = observed(self._store, self._crop_scale, hits.x_world[kept], hits.directions[kept], slots, known)
         surface = MapSurface(points, hits.features[kept], self)
         if self._close_ups is None:
             return Closer(surface, places, balls)
@@ -184,38 +182,6 @@ class SurfaceSource:
         x_world = store.poses[slots, :3, 3] + torch.cat(t).double()[:, None] * rays.directions.double()
         return _Hits(x_world, torch.cat(clear), rays.directions, LanguageFeatures.cat(features))
 
-    def _observed(self, x_world: Tensor, own_directions: Tensor, slots: Tensor, known: Tensor) -> SurfacePoints:
-        """What the keyframes slots (V, 1) or (V, N), where known, say about points (N, 3): where exactly they are, how
-        many see each, from where, and at which scales.
-
-        A point that no keyframe sees is known from its own ray only, with no supervised scale.
-        """
-        store, N, device = self._store, len(x_world), x_world.device
-        smallest_px, largest_px = _encoded_sizes(store)
-        views = torch.zeros(N, dtype=torch.int64, device=device)
-        directions = own_directions.clone()
-        scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
-        shift, measured = torch.zeros(N, 3, device=device), torch.zeros(N, device=device)
-        for part, there in zip(slots.split(_VIEWS_AT_ONCE), known.split(_VIEWS_AT_ONCE), strict=True):
-            _, depth_z, measured_z, _, sees = seen_by(store, part, x_world)
-            sees = sees & there
-            offsets = (x_world - store.poses[part, :3, 3]).float()
-            views += sees.sum(dim=0)
-            directions += torch.where(sees[..., None], offsets, 0).sum(dim=0)
-            behind = measured_z / depth_z - 1  # by this part of its depth, the surface is
-            close = sees & (behind.abs() <= _MEASURED_WITHIN)
-            shift += torch.where(close[..., None], behind[..., None] * offsets, 0).sum(dim=0)
-            measured += close.sum(dim=0)
-            t = torch.linalg.vector_norm(offsets, dim=-1).clamp_min(1e-6)
-            low, high = self._crop_scale.asked(
-                smallest_px[part], largest_px[part], t, depth_z / t, store.intrinsics[part, 1]
-            )
-            taught = sees & (largest_px[part] > 0)
-            scale_min = torch.minimum(scale_min, torch.where(taught, low, torch.inf).amin(dim=0))
-            scale_max = torch.maximum(scale_max, torch.where(taught, high, 0.0).amax(dim=0))
-        x_world = x_world + (shift / measured.clamp_min(1)[:, None]).double()
-        return SurfacePoints(x_world, normalize(directions, dim=-1), views, scale_min, scale_max)
-
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:
     """About `count` pixels, equally many from every keyframe: slots (R,) and uv (R, 2) on jittered grids, so that the
@@ -239,27 +205,19 @@ def _dense_pixels(store: KeyframeStore, views: Views, radii: Tensor, max_points:
     Every place gets as many: where fewer keyframes show it, they are taken again, between their former pixels.
     """
     count, device = len(views.slots), radii.device
-    number = views.known.sum(dim=0).clamp_min(1)
-    turn = torch.arange(count, device=device)[:, None].expand_as(views.slots)
-    again, view = turn // number, turn % number
+    number = views.known.sum(dim=0)
+    turn, every = torch.arange(count, device=device)[:, None], torch.arange(len(radii), device=device)
+    again, view = turn // number.clamp_min(1), turn % number.clamp_min(1)  # (V, L)
     side = math.ceil((_OVERSAMPLING * max_points / count) ** 0.5)
-    axis = (torch.arange(side, device=device) + 0.5) / side * 2 - 1  # of the radius
-    v, u = torch.meshgrid(axis, axis, indexing="ij")
-    grid = torch.stack([u, v], dim=-1).view(-1, 2) + 2 / side * (again / count)[..., None, None]  # (V, L, side^2, 2)
-    radius_px = radii * views.px_per_m.gather(0, view)
-    centre = views.uv.gather(0, view[..., None].expand_as(views.uv))
-    uv = centre[..., None, :] + radius_px[..., None, None] * grid
-    u, v = uv.unbind(dim=-1)
-    within = (u >= 0) & (u <= store.camera.width - 1) & (v >= 0) & (v <= store.camera.height - 1)
-    view_, place, pixel = (within & views.known.any(dim=0)[:, None]).nonzero(as_tuple=True)
-    slots = views.slots.gather(0, view)[view_, place]
-    return slots, uv[view_, place, pixel], place
-
-
-def _encoded_sizes(store: KeyframeStore) -> Tensor:
-    """(2, K) px: size of the smallest and largest crops of each keyframe that are encoded; inf and 0 without any."""
-    valid, sizes = store.valid[: len(store)], store.layout.sizes_on(store.valid.device)
-    return torch.stack([torch.where(valid, sizes, torch.inf).amin(dim=1), torch.where(valid, sizes, 0.0).amax(dim=1)])
+    axis = (np.arange(side) + 0.5) / side * 2 - 1  # of the radius
+    grid = on_device(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype(np.float32), device)
+    radius_px = (radii * views.px_per_m[view, every])[..., None, None]
+    shift = (2 / side / count * again)[..., None, None]
+    uv = views.uv[view, every][..., None, :] + radius_px * (grid + shift)  # (V, L, side^2, 2)
+    last = on_device(np.array([store.camera.width - 1, store.camera.height - 1]), device)
+    within = ((uv >= 0) & (uv <= last)).all(dim=-1) & (number > 0)[:, None]
+    view_, place, pixel = within.nonzero(as_tuple=True)
+    return views.slots[view, every][view_, place], uv[view_, place, pixel], place
 
 
 def _one_per_cell(cells: Tensor) -> Tensor:

@@ -163,13 +163,12 @@ class KeyframeStore:
     def lifted(self, slots: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
         """Where keyframes slots (P,) measured the surface at whole pixels uv (P, 2): x_world (P, 3) float64 and depth_z
         (P,) m; NaN where they did not."""
-        u, v = uv.long().unbind(dim=-1)
-        depth_z = self.depth_z[slots, v, u].double()
-        fx, fy, cx, cy = self.intrinsics[slots].double().unbind(dim=-1)
-        x_camera = torch.stack([(u - cx) / fx * depth_z, (v - cy) / fy * depth_z, depth_z], dim=-1)
-        T_world_camera = self.poses[slots]
-        x_world = (T_world_camera[:, :3, :3] @ x_camera[..., None])[..., 0] + T_world_camera[:, :3, 3]
-        return x_world, depth_z
+        uv = uv.long()
+        depth_z = self.depth_z[slots, uv[:, 1], uv[:, 0]].double()
+        focal, middle = self.intrinsics[slots].double().split(2, dim=-1)
+        along = torch.nn.functional.pad((uv - middle) / focal, (0, 2), value=1.0)  # what T_world_camera takes, at 1 m
+        along[:, :3] *= depth_z[:, None]
+        return (self.poses[slots] @ along[..., None])[:, :3, 0], depth_z
 
     def seen_points(self) -> NDArray[np.float64]:
         """World points (N, 3), metres, of a coarse grid of the measured pixels of all keyframes, and their cameras."""

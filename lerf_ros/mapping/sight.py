@@ -12,8 +12,8 @@ from lerf_ros.host import on_device
 from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.keyframes import KeyframeStore
 
-_VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
-_NEAREST = 1e-6  # m: what is nearer to the plane of the camera, or behind it, has no place in the image
+VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
+NEAREST = 1e-6  # m: what is nearer to the plane of the camera, or behind it, has no place in the image
 _POLES = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])  # of a ball, after its centre
 
 
@@ -41,7 +41,7 @@ def seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight:
     if runs_kernels(x_world.device):
         from lerf_ros.mapping.sight_triton import seen_by_triton  # not everywhere installed
 
-        return Sight(*seen_by_triton(store, slots, x_world, _NEAREST, _VISIBLE_WITHIN))
+        return Sight(*seen_by_triton(store, slots, x_world, NEAREST, VISIBLE_WITHIN))
     return seen_by_torch(store, slots, x_world)
 
 
@@ -50,16 +50,14 @@ def seen_by_torch(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight
     camera, T = store.camera, store.poses[slots]
     focal, middle = store.intrinsics[slots].split(2, dim=-1)
     x_camera = ((x_world - T[..., :3, 3])[..., None] * T[..., :3, :3]).sum(dim=-2).float()
-    depth_z = x_camera[..., 2].clamp_min(_NEAREST)
+    depth_z = x_camera[..., 2].clamp_min(NEAREST)
     uv = focal * x_camera[..., :2] / depth_z[..., None] + middle
     column, row = uv.round().unbind(dim=-1)
-    inside = (
-        (x_camera[..., 2] > _NEAREST) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-    )
+    inside = (x_camera[..., 2] > NEAREST) & (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
     uv = torch.where(inside[..., None], uv, 0)
     column, row = uv.round().long().unbind(dim=-1)
     measured_z = store.depth_z[slots, row, column].float()
-    differs = (measured_z - depth_z).abs() > _VISIBLE_WITHIN * depth_z
+    differs = (measured_z - depth_z).abs() > VISIBLE_WITHIN * depth_z
     return Sight(uv, depth_z, measured_z, inside, inside & ~differs)
 
 

@@ -38,6 +38,31 @@ def _pixel(focal, x, depth, middle):
     return tl.div_rn(focal * x, depth) + middle
 
 
+@triton.jit
+def look(x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, nearest, visible_within):
+    """Points at x, y, z m (float64) in keyframes: u, v px, depth there and as measured, whether they lie inside the
+    image and are seen, and the way to them from the camera, in axes of the world."""
+    pose, camera = poses + 16 * slot, intrinsics + 4 * slot
+    x -= tl.load(pose + 3, mask=exists, other=0.0)
+    y -= tl.load(pose + 7, mask=exists, other=0.0)
+    z -= tl.load(pose + 11, mask=exists, other=0.0)
+    right = _camera_axis(pose, 0, x, y, z, exists)
+    down = _camera_axis(pose, 1, x, y, z, exists)
+    forward = _camera_axis(pose, 2, x, y, z, exists)
+
+    depth = tl.where(forward < nearest, nearest, forward)  # NaN stays
+    focal_u, focal_v = tl.load(camera, mask=exists, other=1.0), tl.load(camera + 1, mask=exists, other=1.0)
+    middle_u, middle_v = tl.load(camera + 2, mask=exists, other=0.0), tl.load(camera + 3, mask=exists, other=0.0)
+    u, v = _pixel(focal_u, right, depth, middle_u), _pixel(focal_v, down, depth, middle_v)
+    column, row = _rounded(u), _rounded(v)
+    inside = (forward > nearest) & (column >= 0.0) & (column < width) & (row >= 0.0) & (row < height)
+    column, row = tl.where(inside, column, 0.0).to(tl.int64), tl.where(inside, row, 0.0).to(tl.int64)
+    measured = tl.load(depth_images + (slot * height + row) * width + column, mask=exists, other=0.0).to(tl.float32)
+    differs = tl.abs(measured - depth) > visible_within * depth
+    sees = inside & (differs == 0)
+    return u, v, depth, measured, inside, sees, x.to(tl.float32), y.to(tl.float32), z.to(tl.float32)
+
+
 @triton.jit(do_not_specialize=["points", "views", "next_view", "next_point", "height", "width"])
 def _sight(
     slots,
@@ -65,24 +90,12 @@ def _sight(
     exists = point < points
     point = point.to(tl.int64)
     slot = tl.load(slots + view * next_view + point * next_point, mask=exists, other=0)
-    pose, camera = poses + 16 * slot, intrinsics + 4 * slot
-    x = tl.load(x_world + 3 * point, mask=exists, other=0.0) - tl.load(pose + 3, mask=exists, other=0.0)
-    y = tl.load(x_world + 3 * point + 1, mask=exists, other=0.0) - tl.load(pose + 7, mask=exists, other=0.0)
-    z = tl.load(x_world + 3 * point + 2, mask=exists, other=0.0) - tl.load(pose + 11, mask=exists, other=0.0)
-    right = _camera_axis(pose, 0, x, y, z, exists)
-    down = _camera_axis(pose, 1, x, y, z, exists)
-    forward = _camera_axis(pose, 2, x, y, z, exists)
-
-    depth = tl.where(forward < nearest, nearest, forward)  # NaN stays
-    focal_u, focal_v = tl.load(camera, mask=exists, other=1.0), tl.load(camera + 1, mask=exists, other=1.0)
-    middle_u, middle_v = tl.load(camera + 2, mask=exists, other=0.0), tl.load(camera + 3, mask=exists, other=0.0)
-    u, v = _pixel(focal_u, right, depth, middle_u), _pixel(focal_v, down, depth, middle_v)
-    column, row = _rounded(u), _rounded(v)
-    inside = (forward > nearest) & (column >= 0.0) & (column < width) & (row >= 0.0) & (row < height)
-    column, row = tl.where(inside, column, 0.0).to(tl.int64), tl.where(inside, row, 0.0).to(tl.int64)
-    measured = tl.load(depth_images + (slot * height + row) * width + column, mask=exists, other=0.0).to(tl.float32)
-    differs = tl.abs(measured - depth) > visible_within * depth
-
+    x = tl.load(x_world + 3 * point, mask=exists, other=0.0)
+    y = tl.load(x_world + 3 * point + 1, mask=exists, other=0.0)
+    z = tl.load(x_world + 3 * point + 2, mask=exists, other=0.0)
+    u, v, depth, measured, inside, sees, _, _, _ = look(
+        x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, nearest, visible_within
+    )
     at = view.to(tl.int64) * points + point
     half = views.to(tl.int64) * points
     tl.store(uv + 2 * at, tl.where(inside, u, 0.0), mask=exists)
@@ -90,7 +103,7 @@ def _sight(
     tl.store(depths + at, depth, mask=exists)
     tl.store(depths + half + at, measured, mask=exists)
     tl.store(flags + at, inside.to(tl.uint8), mask=exists)
-    tl.store(flags + half + at, (inside & (differs == 0)).to(tl.uint8), mask=exists)
+    tl.store(flags + half + at, sees.to(tl.uint8), mask=exists)
 
 
 def seen_by_triton(

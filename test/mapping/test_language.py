@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lerf_ros.mapping import extraction
+from lerf_ros.mapping import observation
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.mapper import Mapper
 
@@ -123,7 +123,7 @@ def test_points_are_moved_to_where_the_keyframes_measured_the_surface(mapper, mo
     """The walls themselves are the truth; depth is that of the nearest pixel, exact but for its 16 bits."""
 
     def error(within):
-        monkeypatch.setattr(extraction, "_MEASURED_WITHIN", within)
+        monkeypatch.setattr(observation, "_MEASURED_WITHIN", within)
         mapper.version += 1
         torch.manual_seed(0)
         x = mapper.surface(1500).points.x_world.numpy()

@@ -41,7 +41,7 @@ def assert_agrees(store, slots, x_world):
     from lerf_ros.mapping import sight
     from lerf_ros.mapping.sight_triton import seen_by_triton
 
-    found = seen_by_triton(store, slots, x_world, sight._NEAREST, sight._VISIBLE_WITHIN)
+    found = seen_by_triton(store, slots, x_world, sight.NEAREST, sight.VISIBLE_WITHIN)
     expected = seen_by_torch(store, slots, x_world)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype

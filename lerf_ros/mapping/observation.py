@@ -1,0 +1,80 @@
+"""What keyframes say about points of the surface: where exactly they are, who sees them, and at which scales."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lerf_ros.kernels import runs_kernels
+from lerf_ros.mapping.decoding import CropScale
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.sight import seen_by_torch
+from lerf_ros.mapping.surface import SurfacePoints
+
+_MEASURED_WITHIN = 0.01  # of the depth: a point is moved to what was measured this close to it
+_VIEWS_AT_ONCE = 16  # keyframes that are asked about all points together
+
+
+def observed(
+    store: KeyframeStore, crop_scale: CropScale, x_world: Tensor, own_directions: Tensor, slots: Tensor, known: Tensor
+) -> SurfacePoints:
+    """Points (N, 3) hit by rays along own_directions (N, 3), as the keyframes slots (V, 1) or (V, N), where known (of
+    the same shape), see them.
+
+    A point that no keyframe sees is known from its own ray only, with no supervised scale. Where our kernels run, one
+    launch asks all keyframes, and agrees to rounding.
+    """
+    ranges = scales_per_metre(store, crop_scale)
+    if runs_kernels(x_world.device):
+        from lerf_ros.mapping.observation_triton import observed_triton  # not everywhere installed
+
+        kind = crop_scale.kind
+        observed = observed_triton(store, ranges, kind, x_world, own_directions, slots, known, _MEASURED_WITHIN)
+        return SurfacePoints(*observed)
+    return observed_torch(store, ranges, crop_scale, x_world, own_directions, slots, known)
+
+
+def scales_per_metre(store: KeyframeStore, crop_scale: CropScale) -> Tensor:
+    """(2, K) of keyframes: smallest and largest scale of a point that is a metre away and was trained with their crops;
+    inf and 0 where none is encoded."""
+    K = len(store)
+    valid, sizes = store.valid[:K], store.layout.sizes_on(store.valid.device)
+    smallest = torch.where(valid, sizes, torch.inf).amin(dim=1)
+    largest = torch.where(valid, sizes, 0.0).amax(dim=1)
+    one = torch.ones_like(largest)
+    low, high = crop_scale.asked(smallest, largest, one, one, store.intrinsics[:K, 1])
+    return torch.stack([torch.where(largest > 0, low, torch.inf), torch.where(largest > 0, high, 0.0)])
+
+
+def observed_torch(
+    store: KeyframeStore,
+    ranges: Tensor,
+    crop_scale: CropScale,
+    x_world: Tensor,
+    own_directions: Tensor,
+    slots: Tensor,
+    known: Tensor,
+) -> SurfacePoints:
+    """Reference backend of `observed`."""
+    N, device = len(x_world), x_world.device
+    views = torch.zeros(N, dtype=torch.int64, device=device)
+    directions = own_directions.clone()
+    scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
+    shift, measured = torch.zeros(N, 3, device=device), torch.zeros(N, device=device)
+    for part, there in zip(slots.split(_VIEWS_AT_ONCE), known.split(_VIEWS_AT_ONCE), strict=True):
+        sight = seen_by_torch(store, part, x_world)
+        sees = sight.sees & there
+        offsets = (x_world - store.poses[part, :3, 3]).float()
+        views += sees.sum(dim=0)
+        directions += torch.where(sees[..., None], offsets, 0).sum(dim=0)
+        behind = sight.measured_z / sight.depth_z - 1  # by this part of its depth, the surface is
+        close = sees & (behind.abs() <= _MEASURED_WITHIN)
+        shift += torch.where(close[..., None], behind[..., None] * offsets, 0).sum(dim=0)
+        measured += close.sum(dim=0)
+        distance = crop_scale.distance(torch.linalg.vector_norm(offsets, dim=-1), sight.depth_z)
+        low, high = (of_keyframes[part] * distance for of_keyframes in ranges)
+        scale_min = torch.minimum(scale_min, torch.where(sees, low, torch.inf).amin(dim=0))
+        scale_max = torch.maximum(scale_max, torch.where(sees, high, 0.0).amax(dim=0))
+    x_world = x_world + (shift / measured.clamp_min(1)[:, None]).double()
+    return SurfacePoints(x_world, normalize(directions, dim=-1), views, scale_min, scale_max)

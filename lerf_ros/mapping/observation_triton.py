@@ -1,0 +1,129 @@
+"""CUDA backend of `observation.observed`: one launch, a program per block of points, that asks keyframe after keyframe.
+
+The launch depends on shapes only and never synchronises.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lerf_ros.field.language import ScaleInput
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.sight import NEAREST, VISIBLE_WITHIN
+from lerf_ros.mapping.sight_triton import look
+
+_POINTS = 64  # per program
+_EPS = tl.constexpr(1e-12)  # of torch's normalize
+
+
+@triton.jit(do_not_specialize=["points", "views", "keyframes", "height", "width"])
+def _observed(
+    x_world,
+    own_directions,
+    slots,
+    known,
+    ranges,
+    poses,
+    intrinsics,
+    depth_images,
+    x_out,
+    floats,
+    views_out,
+    points,
+    views,
+    keyframes,
+    slots_view,
+    slots_point,
+    known_view,
+    known_point,
+    height,
+    width,
+    nearest,
+    visible_within,
+    measured_within,
+    KIND: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    """x_world, own_directions (N, 3), slots and known with strides, ranges (2, K) -> x_out (N, 3), floats (5 N):
+    directions (N, 3), scale_min and scale_max (N,), and views_out (N,)."""
+    point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
+    exists = point < points
+    x = tl.load(x_world + 3 * point, mask=exists, other=0.0)
+    y = tl.load(x_world + 3 * point + 1, mask=exists, other=0.0)
+    z = tl.load(x_world + 3 * point + 2, mask=exists, other=0.0)
+    along_x = tl.load(own_directions + 3 * point, mask=exists, other=0.0)
+    along_y = tl.load(own_directions + 3 * point + 1, mask=exists, other=0.0)
+    along_z = tl.load(own_directions + 3 * point + 2, mask=exists, other=0.0)
+    shift_x, shift_y, shift_z = tl.zeros_like(along_x), tl.zeros_like(along_x), tl.zeros_like(along_x)
+    measured_by = tl.zeros_like(along_x)
+    least, most = tl.full([POINTS], float("inf"), tl.float32), tl.zeros([POINTS], tl.float32)
+    seen = tl.zeros([POINTS], tl.int64)
+    for view in range(0, views):
+        slot = tl.load(slots + view * slots_view + point * slots_point, mask=exists, other=0)
+        there = tl.load(known + view * known_view + point * known_point, mask=exists, other=0) != 0
+        _, _, depth, measured, _, sees, right, down, ahead = look(
+            x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, nearest, visible_within
+        )
+        sees = sees & there
+        seen += sees.to(tl.int64)
+        along_x += tl.where(sees, right, 0.0)
+        along_y += tl.where(sees, down, 0.0)
+        along_z += tl.where(sees, ahead, 0.0)
+        behind = measured / depth - 1.0  # by this part of its depth, the surface is
+        moves = tl.where(sees & (tl.abs(behind) <= measured_within), behind, 0.0)
+        measured_by += (sees & (tl.abs(behind) <= measured_within)).to(tl.float32)
+        shift_x += moves * right
+        shift_y += moves * down
+        shift_z += moves * ahead
+        distance = depth
+        if KIND == "normalised":
+            distance = tl.sqrt(right * right + down * down + ahead * ahead)
+        if KIND == "none":
+            distance = tl.full([POINTS], 1.0, tl.float32)
+        low = tl.load(ranges + slot, mask=exists, other=0.0) * distance
+        high = tl.load(ranges + keyframes + slot, mask=exists, other=0.0) * distance
+        least = tl.minimum(least, tl.where(sees, low, float("inf")))
+        most = tl.maximum(most, tl.where(sees, high, 0.0))
+
+    measured_by = tl.maximum(measured_by, 1.0)
+    tl.store(x_out + 3 * point, x + (shift_x / measured_by).to(tl.float64), mask=exists)
+    tl.store(x_out + 3 * point + 1, y + (shift_y / measured_by).to(tl.float64), mask=exists)
+    tl.store(x_out + 3 * point + 2, z + (shift_z / measured_by).to(tl.float64), mask=exists)
+    length = tl.maximum(tl.sqrt(along_x * along_x + along_y * along_y + along_z * along_z), _EPS)
+    tl.store(floats + 3 * point, along_x / length, mask=exists)
+    tl.store(floats + 3 * point + 1, along_y / length, mask=exists)
+    tl.store(floats + 3 * point + 2, along_z / length, mask=exists)
+    tl.store(floats + 3 * points + point, least, mask=exists)
+    tl.store(floats + 4 * points + point, most, mask=exists)
+    tl.store(views_out + point, seen, mask=exists)
+
+
+def observed_triton(
+    store: KeyframeStore,
+    ranges: Tensor,
+    kind: ScaleInput,
+    x_world: Tensor,
+    own_directions: Tensor,
+    slots: Tensor,
+    known: Tensor,
+    measured_within: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `observation.observed`, on a CUDA GPU: the fields of `SurfacePoints`. ranges: of `scales_per_metre`."""
+    N, device = len(x_world), x_world.device
+    x_out, floats = torch.empty_like(x_world), torch.empty(5 * N, device=device)
+    views = torch.empty(N, dtype=torch.int64, device=device)
+    of_points = x_world.contiguous(), own_directions.contiguous(), slots, known, ranges.contiguous()
+    of_store = store.poses, store.intrinsics, store.depth_z
+    strides = [stride for each in (slots, known) for stride in (each.stride(0), each.stride(1) * (each.shape[1] == N))]
+    camera = store.camera
+    numbers = N, len(slots), ranges.shape[1], *strides, camera.height, camera.width, NEAREST, VISIBLE_WITHIN
+    with torch.cuda.device_of(x_world):
+        if N:
+            grid = (triton.cdiv(N, _POINTS),)
+            results, sizes = (x_out, floats, views), {"KIND": kind, "POINTS": _POINTS}
+            _observed[grid](*of_points, *of_store, *results, *numbers, measured_within, **sizes, enable_fp_fusion=False)
+    directions, scale_min, scale_max = floats.split([3 * N, N, N])
+    return x_out, directions.view(N, 3), views, scale_min, scale_max
