@@ -150,6 +150,19 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class RefinementConfig:
+    """Poses of keyframes that are refined in training, where those that come err by centimetres; see
+    `pose_refinement`."""
+
+    rate: float = 0.0  # share of each Gauss-Newton step that is taken; 0: poses stay as they came
+    start: int = 300  # steps of training, before which the map is too vague to align with
+    every: int = 5  # steps of training for one keyframe's turn
+    rays: int = 128  # of a turn
+    translation: float = 0.03  # m, and ...
+    rotation: float = 0.03  # rad: how far poses that come are trusted; it is the pull towards them
+
+
+@dataclass(frozen=True)
 class PyramidConfig:
     """LERF's crop pyramid and the budget for encoding it."""
 
@@ -220,6 +233,7 @@ class MapperConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
     dense: DenseConfig = field(default_factory=DenseConfig)
     surface: SurfaceConfig = field(default_factory=SurfaceConfig)

@@ -93,6 +93,7 @@ class KeyframeStore:
         self._moved_at = 0  # ... at this step
         self._step = 0
         self._poses = np.zeros((capacity, 4, 4))  # host copies: decisions never wait for the device
+        self._given_poses = np.zeros((capacity, 4, 4))
         self._valid = np.zeros((capacity, levels), bool)
         self._dense_valid = np.zeros(capacity, bool)
         self._has_depth = np.zeros(capacity, bool)
@@ -120,6 +121,11 @@ class KeyframeStore:
     def host_poses(self) -> NDArray[np.float64]:
         """(count, 4, 4) T_world_camera."""
         return self._poses[: len(self)]
+
+    @property
+    def given_poses(self) -> NDArray[np.float64]:
+        """(count, 4, 4) T_world_camera that keyframes came with or were moved to, before any refinement."""
+        return self._given_poses[: len(self)]
 
     @property
     def host_valid(self) -> NDArray[np.bool_]:
@@ -198,15 +204,15 @@ class KeyframeStore:
     def move(self, slots: Sequence[int], T_world_camera: NDArray[np.float64]) -> None:
         """Gives keyframes other poses (S, 4, 4), and with them all that was derived from the former ones. They count as
         new again, all of them: what training has put where they were has to go."""
-        self._poses[list(slots)] = T_world_camera
-        self.poses.copy_(torch.from_numpy(self._poses))
-        for slot in slots:
-            self._measure(slot, list(range(len(self))))
-            self._cells[slot] = cells_of(self._measured_points(slot), self.config.unseen_voxel)
-        self.seen = np.unique(np.concatenate(self._cells))
+        self._place(slots, T_world_camera)
+        self._given_poses[list(slots)] = T_world_camera
         self._moved = list(dict.fromkeys([*slots, *self._moved]))
         self._moved_at = self._step
         self._publish()
+
+    def refine(self, slot: int, T_world_camera: Pose) -> None:
+        """As `move`, by so little that what has been learnt still holds; the pose that was given is kept."""
+        self._place([slot], T_world_camera[None])
 
     def tune(self, config: KeyframeConfig) -> None:
         """Other thresholds from now on, also between the keyframes that are there."""
@@ -259,6 +265,7 @@ class KeyframeStore:
             "stamps_ns": self.stamps_ns[:n],
             "newest_first": list(self._age_order),
         }
+        tensors["given_poses"] = torch.from_numpy(self.given_poses)
         tensors["cells"] = torch.from_numpy(np.concatenate([*self._cells[:n], np.empty(0, np.int64)]))
         plain["cell_counts"] = [len(cells) for cells in self._cells[:n]]
         return tensors, plain
@@ -278,6 +285,7 @@ class KeyframeStore:
         cells = np.split(tensors["cells"].numpy(), ends)
         for slot in reversed(plain["newest_first"]):
             self._register(slot, tensors["poses"][slot].numpy(), cells[slot])
+        self._given_poses[:n] = tensors.get("given_poses", tensors["poses"]).numpy()  # older maps have no refined ones
 
     @property
     def _saved(self) -> tuple[str, ...]:
@@ -296,11 +304,20 @@ class KeyframeStore:
         self._born[slot] = self._step
         self._new = [slot, *(other for other in self._new if other != slot)][: self._recent_keyframes]
         self._moved = [other for other in self._moved if other != slot]
-        self._poses[slot] = T_world_camera
+        self._poses[slot] = self._given_poses[slot] = T_world_camera
         self._measure(slot, used)
         self._cells[slot] = cells
         self.seen = np.unique(np.concatenate(self._cells))
         self._publish()
+
+    def _place(self, slots: Sequence[int], T_world_camera: NDArray[np.float64]) -> None:
+        """Brings poses (S, 4, 4), and all that is derived from them, up to date."""
+        self._poses[list(slots)] = T_world_camera
+        self.poses.copy_(torch.from_numpy(self._poses))
+        for slot in slots:
+            self._measure(slot, list(range(len(self))))
+            self._cells[slot] = cells_of(self._measured_points(slot), self.config.unseen_voxel)
+        self.seen = np.unique(np.concatenate(self._cells))
 
     def _measure(self, slot: int, others: list[int]) -> None:
         """How far a keyframe is from others."""

@@ -26,6 +26,7 @@ from lerf_ros.mapping.extraction import MapSurface, SurfaceSource
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.pose_refinement import PoseRefinement
 from lerf_ros.mapping.rendering import Rendering, psnr, render_view
 from lerf_ros.mapping.scene import enclosing, first_bounds, measured_points
 from lerf_ros.mapping.selection import KeyframeSelector, motion
@@ -110,6 +111,7 @@ class Mapper:
         self.store: KeyframeStore | None = None
         self.bounds: SceneBounds | None = None
         self._trainer: Trainer | None = None
+        self._refinement: PoseRefinement | None = None
         self._rays = rays_per_step(config)
         self._selectors: dict[str, KeyframeSelector] = {}  # by stream: how sharp is sharp depends on the camera
         self._points = self._points_outside = 0
@@ -193,7 +195,7 @@ class Mapper:
             return Correction(0, 0, 0)
         known = {slot: trajectory.at(stamp_ns) for slot, stamp_ns in enumerate(store.stamps_ns[: len(store)])}
         matched = {slot: pose for slot, pose in known.items() if pose is not None}
-        former = {slot: store.host_poses[slot].copy() for slot in matched}
+        former = {slot: store.given_poses[slot].copy() for slot in matched}  # refined ones differ anyway
         moved = [
             slot
             for slot, pose in matched.items()
@@ -218,7 +220,8 @@ class Mapper:
         )
 
     def step(self) -> StepStats:
-        """One training step; of fewer rays from now on, where memory runs out.
+        """One training step; of fewer rays from now on, where memory runs out. Where `refinement.rate` says so, every
+        `refinement.every` steps it refines the pose of one keyframe, too.
 
         Raises:
             RuntimeError: before the first keyframe.
@@ -227,7 +230,10 @@ class Mapper:
         if self._trainer is None:
             raise RuntimeError("there is nothing to train on before the first keyframe")
         self.version += 1
-        return self._trainer.step()
+        stats = self._trainer.step()
+        if self._refinement is not None and self._refinement.after(stats.step) is not None:
+            self.keyframes_version += 1
+        return stats
 
     def render(self, camera: Camera, T_world_camera: Pose, *, stride: int = 1, features: bool = False) -> Rendering:
         """Renders a view; measured depth plays no part in it.
@@ -314,8 +320,11 @@ class Mapper:
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None
         self.bounds = bounds
+        self._refinement = None
         self._trainer = None  # its moments and its captured step make room for those of the next one
         self._trainer = Trainer(self.config, self.fields, self.store, bounds, self._rays)
+        if self.config.refinement.rate > 0:
+            self._refinement = PoseRefinement(self.config, self.fields, self.store, bounds)
 
     def _decide_proposal(self, first: Frame) -> None:
         """Colours alone need proposal networks, which learn what hides behind fog; depth needs no more than a grid."""
@@ -349,7 +358,7 @@ class Mapper:
         if outside <= _MUCH_OUTSIDE * len(points):
             return
         if self.config.scene.radius is None:
-            self._surface = self._trainer = None  # both hold the former fields
+            self._surface = self._trainer = self._refinement = None  # they hold the former fields
             self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
             self._bound(enclosing(self.config.scene, self.store.seen_points()))
             self._points = self._points_outside = 0
