@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -92,12 +92,12 @@ class CapturedBatches:
         """The network's outputs (B, D) for inputs (B, ...), B > 0, which always have the same shape but for B."""
         return torch.cat([self._replayed(part) for part in inputs.split(self._most)])
 
-    def rehearse(self, shape: tuple[int, ...], device: torch.device) -> None:
+    def rehearse(self, shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         """Captures all lengths now, for inputs (B, *shape)."""
         length = self._fewest
         while length <= self._most:
             for _ in range(_EAGER_RUNS + 1):
-                self(torch.zeros(length, *shape, device=device))
+                self(torch.zeros(length, *shape, dtype=dtype, device=device))
             length *= 2
 
     def _replayed(self, inputs: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -26,6 +28,7 @@ from lerf_ros.kernels import has_bfloat16
 MINI_CLIP = Path(__file__).parent / "mini_clip"
 _CACHED_TEXTS = 4096
 _CAPTURED_PIXELS = 2**20  # of the crops of one captured batch
+_CAPTURED_TEXTS = 8  # of one captured batch
 
 
 class EncoderError(RuntimeError):
@@ -90,7 +93,11 @@ class Encoder:
         self._std = torch.tensor(preprocess["std"], device=self.device).view(3, 1, 1)
         self._fused = FusedVisionTransformer(model.visual, self._mean, self._std) if is_supported(model) else None
         most = 1 << (max(1, _CAPTURED_PIXELS // self.image_size**2).bit_length() - 1)
-        self._captured = CapturedBatches(self._embed_plainly, most) if self.device.type == "cuda" else None
+        on_gpu = self.device.type == "cuda"
+        self._captured = CapturedBatches(self._embed_plainly, most) if on_gpu else None
+        embed_tokens = self.model.encode_text
+        is_captured = on_gpu and _is_plain_text(model)
+        self._embed_tokens = CapturedBatches(embed_tokens, _CAPTURED_TEXTS, fewest=1) if is_captured else embed_tokens
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self.embed_dim = self._embed_texts(["object"]).shape[-1]
 
@@ -126,7 +133,10 @@ class Encoder:
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """Compiles and captures what encoding crops takes on a GPU, so that no question waits for it."""
+        """Compiles and captures what encoding takes on a GPU, so that no question waits for it."""
+        if isinstance(self._embed_tokens, CapturedBatches):
+            tokens = self.tokenizer(["object"])
+            self._embed_tokens.rehearse(tokens.shape[1:], self.device, tokens.dtype)
         if self._captured is not None and self._fused is None:
             self._captured.rehearse((3, self.image_size, self.image_size), self.device)
 
@@ -144,7 +154,7 @@ class Encoder:
 
     @torch.no_grad()
     def _embed_texts(self, texts: list[str]) -> Tensor:
-        return F.normalize(self.model.encode_text(self.tokenizer(texts).to(self.device)).float(), dim=-1)
+        return F.normalize(self._embed_tokens(self.tokenizer(texts).to(self.device)).float(), dim=-1)
 
 
 def load_encoder(model: str = "mini", pretrained: str = "", device: str | torch.device = "cpu") -> Encoder:
@@ -185,6 +195,11 @@ def _fold_batch_norms(module: nn.Module) -> None:
             setattr(module, next_name, nn.Identity())
     for _, child in children:
         _fold_batch_norms(child)
+
+
+def _is_plain_text(model: Any) -> bool:
+    """Whether texts are encoded by open_clip's own transformer, which asks the device for nothing."""
+    return type(model) is CLIP or (type(model) is CustomTextCLIP and type(model.text) is TextTransformer)
 
 
 def _tokenizer(model: str) -> Callable[[list[str]], Tensor]:

@@ -115,8 +115,8 @@ class CloseUps:
         (needed,) = on_host(needed_crops(sights, self.layout, len(self.store)))
         of_slot = np.zeros((len(needed), 1 + len(self.layout.levels)), np.int64)
         missing: list[_Missing] = []
-        for slot in np.flatnonzero(needed.any(axis=1)).tolist():
-            row = self._row(slot)
+        slots = np.flatnonzero(needed.any(axis=1)).tolist()
+        for slot, row in zip(slots, self._rows_of(slots), strict=True):
             allowed, of_keyframe = self._affordable(slot, row, needed[slot] & ~self._done[row])
             of_slot[slot] = row, *allowed
             missing += of_keyframe
@@ -157,22 +157,29 @@ class CloseUps:
             self._done[each.row, each.crops] = True
         return others
 
-    def _row(self, slot: int) -> int:
-        """Where the close-ups of a keyframe are kept."""
-        key = slot, self.store.generations[slot]
-        if key not in self._rows:
+    def _rows_of(self, slots: Sequence[int]) -> list[int]:
+        """Where the close-ups of keyframes, at most `capacity`, are kept."""
+        keys = [(slot, self.store.generations[slot]) for slot in slots]
+        for key in keys:
+            if key in self._rows:
+                self._rows.move_to_end(key)
+        new = [key for key in keys if key not in self._rows]
+        for key in new:
             full = len(self._rows) == self.capacity
-            row = self._rows[key] = self._rows.popitem(last=False)[1] if full else len(self._rows)
-            self._done[row] = False
-            self._front[row] = self._nearest(slot)
-        self._rows.move_to_end(key)
-        return self._rows[key]
+            self._rows[key] = self._rows.popitem(last=False)[1] if full else len(self._rows)
+        if new:
+            rows = [self._rows[key] for key in new]
+            self._done[rows] = False
+            device = self._front.device
+            nearest = self._nearest(on_device([slot for slot, _ in new], device))
+            self._front[on_device(rows, device)] = nearest.to(self._front.dtype)
+        return [self._rows[key] for key in keys]
 
-    def _nearest(self, slot: int) -> Tensor:
-        """(L, h, w) m: of every `CELL`-th pixel and each crop size, the least depth measured in the middle of a crop
-        there; infinite where there is none."""
-        depth_z = self.store.depth_z[slot].float()
-        nearness = torch.where(torch.isfinite(depth_z), -depth_z, -torch.inf)[None, None]
+    def _nearest(self, slots: Tensor) -> Tensor:
+        """(n, L, h, w) m: of keyframes, every `CELL`-th pixel and each crop size, the least depth measured in the
+        middle of a crop there; infinite where there is none."""
+        depth_z = self.store.depth_z[slots].float()
+        nearness = torch.where(torch.isfinite(depth_z), -depth_z, -torch.inf)[:, None]
         nearness = F.max_pool2d(nearness, CELL, ceil_mode=True)
         cells = [round(_MIDDLE * level.crop_px / CELL) for level in self.layout.levels]
-        return -torch.cat([F.max_pool2d(nearness, 2 * n + 1, stride=1, padding=n)[0] for n in cells])
+        return -torch.cat([F.max_pool2d(nearness, 2 * n + 1, stride=1, padding=n) for n in cells], dim=1)

@@ -31,7 +31,7 @@ def around(close_ups, slot, uv=UV, least_px=0.0):
     one = torch.ones(1, len(uv))
     sights = Sights((slot * one).long(), uv[None], one, one > 0, least_px * one)
     rows, encoded = rows_and_encoded(close_ups, sights)
-    assert (rows == close_ups._row(slot)).all() and (encoded == encoded[0, 0]).all()
+    assert (rows == close_ups._rows_of([slot])[0]).all() and (encoded == encoded[0, 0]).all()
     return encoded[0, 0]
 
 
@@ -114,7 +114,7 @@ def test_many_pixels_of_many_keyframes_follow_the_rule_of_each_keyframe(online):
     rows, encoded = rows_and_encoded(close_ups, Sights(slots, uv, torch.ones(2, 9), sees, least_px))
     assert torch.equal(encoded, expected) and sum(online.encoder.batches) == total
     assert refused and not encoded[..., -1].all()
-    assert rows[sees].tolist() == [close_ups._row(slot) for slot in slots[sees].tolist()]
+    assert rows[sees].tolist() == close_ups._rows_of(slots[sees].tolist())
 
 
 def test_a_new_keyframe_in_the_slot_is_encoded_anew(box, online, close_ups):
@@ -124,7 +124,7 @@ def test_a_new_keyframe_in_the_slot_is_encoded_anew(box, online, close_ups):
     store.images[0] = 255 - store.images[0]
     store.generations[0] += 1
     around(close_ups, 0)
-    assert (close_ups._embeds[close_ups._row(0)] - before).abs().max() > 0.1
+    assert (close_ups._embeds[close_ups._rows_of([0])[0]] - before).abs().max() > 0.1
 
 
 def test_what_was_not_looked_at_for_longest_makes_room(box, online):
