@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.host import on_device, on_host
+from lerf_ros.mapping.close_up_budget import Pace, affordable
 from lerf_ros.mapping.close_up_means import CELL, Means, Pyramids, Sights, means, needed_crops
 from lerf_ros.mapping.config import CloseUpConfig
 from lerf_ros.mapping.crop_means import log_bins
@@ -70,6 +73,7 @@ class CloseUps:
         self.capacity = min(max(affordable, config.views), store.config.capacity)
         device = store.images.device
         self._batch = Shrinking("close_up.batch", min(config.batch, _PIXELS // encoder.image_size**2))
+        self._pace = Pace(device)
         self._embeds = torch.zeros(
             self.capacity, self.layout.total, encoder.embed_dim, dtype=torch.float16, device=device
         )
@@ -110,31 +114,40 @@ class CloseUps:
         encoded there wherever they are asked: (K, 1 + L) int64.
 
         The largest crops come first, and are always there; then the smaller ones, while no more than `close_up.crops`
-        of a keyframe have to be encoded."""
-        device = self.store.images.device
+        of a keyframe have to be encoded, and no more than the encoder manages in `close_up.seconds`. What is left is
+        for the next question."""
         (needed,) = on_host(needed_crops(sights, self.layout, len(self.store)))
+        slots = np.flatnonzero(needed.any(axis=1))
+        rows = np.array(self._rows_of(slots.tolist()), np.int64)
+        if self._config.seconds and self._pace.per_second is None:
+            self._encode_asked(slots, rows, needed[slots], self._batch.size)
+            self._pace.settle()
+        budget = self._config.seconds * (self._pace.per_second or 0) or math.inf
         of_slot = np.zeros((len(needed), 1 + len(self.layout.levels)), np.int64)
-        missing: list[_Missing] = []
-        slots = np.flatnonzero(needed.any(axis=1)).tolist()
-        for slot, row in zip(slots, self._rows_of(slots), strict=True):
-            allowed, of_keyframe = self._affordable(slot, row, needed[slot] & ~self._done[row])
-            of_slot[slot] = row, *allowed
-            missing += of_keyframe
-        self._encode(missing)
-        return on_device(of_slot, device)
+        of_slot[slots, 0] = rows
+        of_slot[slots, 1:] = self._encode_asked(slots, rows, needed[slots], budget)
+        return on_device(of_slot, self.store.images.device)
 
-    def _affordable(self, slot: int, row: int, new: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[_Missing]]:
-        """Levels (L,) of a keyframe that may be encoded, and what has to be for it: of its new crops (total,), those of
-        the largest size and then as many sizes as `close_up.crops` allows."""
-        counts = np.add.reduceat(new, [level.offset for level in self.layout.levels], dtype=np.int64)
-        affordable = counts[::-1].cumsum()[::-1] <= self._config.crops
-        affordable[-1] = True
+    def _encode_asked(
+        self, slots: NDArray[np.int64], rows: NDArray[np.int64], asked: NDArray[np.bool_], budget: float
+    ) -> NDArray[np.bool_]:
+        """Encodes of crops asked (n, total) of keyframes, whose close-ups are in rows (n,), those that are missing and
+        affordable; returns of which sizes (n, L) all that are asked are there then."""
+        new = asked & ~self._done[rows]
+        by_level = [new[:, level.offset : level.offset + level.count] for level in self.layout.levels]
+        counts = np.stack([np.count_nonzero(of_level, axis=1) for of_level in by_level], axis=1)
+        allowed, encoded = affordable(counts, self._config.crops, budget)
         missing = []
-        for number in np.flatnonzero(affordable & (counts > 0))[::-1].tolist():
-            level = self.layout.levels[number]
-            crops = level.offset + np.flatnonzero(new[level.offset : level.offset + level.count])
-            missing.append(_Missing(slot, row, crops))
-        return affordable, missing
+        for number in range(len(by_level) - 1, -1, -1):
+            for i in np.flatnonzero(encoded[:, number]).tolist():
+                crops = self.layout.levels[number].offset + np.flatnonzero(by_level[number][i])[: encoded[i, number]]
+                missing.append(_Missing(int(slots[i]), int(rows[i]), crops))
+        count = int(encoded.sum())
+        # Few crops take as long as some more; but where the budget allows no more, the pace has to be found anew.
+        is_telling = count > 0 and count >= min(self._batch.size // 2, budget)
+        with self._pace.measured(count) if is_telling else nullcontext():
+            self._encode(missing)
+        return allowed
 
     def _encode(self, missing: Sequence[_Missing]) -> None:
         """Encodes crops of all keyframes and levels together, as many at a time as memory allows."""

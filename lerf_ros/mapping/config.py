@@ -200,7 +200,8 @@ class CloseUpConfig:
     views: int = 4  # keyframes: those that show the place best
     fractions: tuple[float, ...] = (0.05, 0.075, 0.11, 0.17, 0.25, 0.375, 0.5)  # crop side / image height
     stride: float = 0.3  # / crop side
-    crops: int = 10000  # to encode of each of them at most, coarse ones first; bounds the time of a question
+    crops: int = 10000  # to encode of each of them at most, coarse ones first
+    seconds: float = 0.25  # of encoding for one question, at the pace measured last; the next one goes on; 0: no bound
     batch: int = 1024  # crops encoded at a time at most; fewer where they are large
     memory_mb: int = 512  # of embeddings that are kept for the next question
     scale_bins: int = 10  # evenly spaced in log scale ...
@@ -365,6 +366,7 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "dense.rows": 15,
     "close_up.views": 2,  # half the encoding of 4
     "close_up.stride": 0.4,
+    "close_up.seconds": 0.0,  # answers do not depend on how busy the cores are
     "close_up.batch": 64,
 }
 _BASE = MapperConfig()  # LERF's sizes

@@ -43,6 +43,7 @@ TINY = MapperConfig().override(
         "sampling.render_samples": 20,
         "pyramid.fractions": [0.25, 0.5],
         "surface.spacing": 0.08,
+        "close_up.seconds": 0.0,  # no test depends on time
     }
 )
 

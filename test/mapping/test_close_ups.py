@@ -90,6 +90,27 @@ def test_a_look_encodes_no_more_than_it_may_and_the_largest_crops_first(online):
         assert valid.all()
 
 
+def test_a_question_encodes_what_its_time_allows_and_the_next_goes_on(online):
+    config = online.mapper.config.override({"close_up.seconds": 1.0}).close_up
+    close_ups = CloseUps(config, online.mapper.store, online.encoder)
+    needed = [len(crops) for crops in crops_around(close_ups.layout, UV)]
+    around(close_ups, 1)  # the first one measures, with one batch
+    assert close_ups._pace.per_second is not None
+    for per_second in (needed[-1], needed[-1] + 7, 40):
+        close_ups = CloseUps(config, online.mapper.store, online.encoder)
+        online.encoder.batches.clear()
+        total, times = 0, 0
+        while not around_at(close_ups, per_second).all():
+            assert 0 < sum(online.encoder.batches) - total <= per_second
+            total, times = sum(online.encoder.batches), times + 1
+        assert sum(online.encoder.batches) == sum(needed) and times >= sum(needed) // per_second - 1
+
+
+def around_at(close_ups, per_second):
+    close_ups._pace._per_second = per_second
+    return around(close_ups, 1)
+
+
 def test_many_pixels_of_many_keyframes_follow_the_rule_of_each_keyframe(online):
     most = 40
     config = online.mapper.config.override({"close_up.crops": most}).close_up
