@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lerf_ros.features.pyramid import PyramidLayout
+from lerf_ros.features.pyramid import Corners, PyramidLayout
 from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds
 
@@ -111,9 +111,12 @@ def means_torch(sights: Sights, pyramids: Pyramids, of_slot: Tensor) -> Means:
     points = torch.arange(N, device=row.device).expand(sights.slots.shape)
     sums = CropMeans(N, D, pyramids.log_scales)
     at_once = max(1, _READ // (4 * len(layout.levels) * D))
-    of_sights = (row[..., 0], sights.uv, points, scales, counts)
-    for slot, uv, point, scale, count in zip(*(each.flatten(0, 1).split(at_once) for each in of_sights), strict=True):
-        embeds = layout.at_levels(pyramids.embeds, slot, layout.corners(uv))
+    of_sights = (
+        *layout.corners(sights.uv.flatten(0, 1)),
+        *(x.flatten(0, 1) for x in (row[..., 0], points, scales, counts)),
+    )
+    for crops, shares, slot, point, scale, count in zip(*(each.split(at_once) for each in of_sights), strict=True):
+        embeds = layout.at_levels(pyramids.embeds, slot, Corners(crops, shares))
         sums.add(point[:, None].expand_as(scale), embeds, scale, count.float())
     return Means(sums[:], sums.counts, *sums.scale_range(), sights.sees.any(dim=0))
 
