@@ -183,7 +183,7 @@ class LanguageField(nn.Module):
         told, told_weight = self._told(scales if scales.ndim == 2 else scales[:, None], features)
         samples = 1 if weights is None else features.shape[1]
         features = features.flatten(0, -2)
-        if told.shape[1] > 1:
+        if samples > 1 and told.shape[1] > 1:
             told = told.repeat_interleave(samples, dim=1)
         dtype, fused = self.compute_dtype, runs_kernels(features.device) and self.compute_dtype == torch.bfloat16
         first_layer, cosines = _kernels() if fused else (first_layer_torch, cosines_torch)
