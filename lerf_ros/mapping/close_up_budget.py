@@ -36,7 +36,7 @@ def affordable(missing: NDArray[np.int64], most: int, budget: float) -> tuple[ND
     return allowed[:, ::-1], encoded.T[:, ::-1]
 
 
-class Pace:
+class EncodingPace:
     """How many crops a second are encoded, as measured last, on a GPU without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:

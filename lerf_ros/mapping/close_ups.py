@@ -18,7 +18,7 @@ from torch import Tensor
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.host import on_device, on_host
-from lerf_ros.mapping.close_up_budget import Pace, affordable
+from lerf_ros.mapping.close_up_budget import EncodingPace, affordable
 from lerf_ros.mapping.close_up_means import CELL, Means, Pyramids, Sights, means, needed_crops
 from lerf_ros.mapping.config import CloseUpConfig
 from lerf_ros.mapping.crop_means import log_bins
@@ -73,7 +73,7 @@ class CloseUps:
         self.capacity = min(max(affordable, config.views), store.config.capacity)
         device = store.images.device
         self._batch = Shrinking("close_up.batch", min(config.batch, _PIXELS // encoder.image_size**2))
-        self._pace = Pace(device)
+        self._pace = EncodingPace(device)
         self._embeds = torch.zeros(
             self.capacity, self.layout.total, encoder.embed_dim, dtype=torch.float16, device=device
         )

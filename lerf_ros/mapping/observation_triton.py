@@ -17,9 +17,11 @@ from lerf_ros.mapping.sight_triton import look
 
 _POINTS = 64  # per program
 _EPS = tl.constexpr(1e-12)  # of torch's normalize
+# Some are numbers of points: whether 16 divides them is not worth a compilation, for which a question would wait.
+_NUMBERS = ["points", "views", "keyframes", "slots_view", "slots_point", "known_view", "known_point", "height", "width"]
 
 
-@triton.jit(do_not_specialize=["points", "views", "keyframes", "height", "width"])
+@triton.jit(do_not_specialize=_NUMBERS)
 def _observed(
     x_world,
     own_directions,

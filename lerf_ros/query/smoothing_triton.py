@@ -10,7 +10,11 @@ from torch import Tensor
 _POINTS = 128  # per program
 
 
-@triton.jit(do_not_specialize=["points", "neighbours", "next_scale", "next_point", "next_step"])
+# Two of the tensors begin anywhere in a larger one: whether at a multiple of 16 bytes is not worth a compilation.
+@triton.jit(
+    do_not_specialize=["points", "neighbours", "next_scale", "next_point", "next_step"],
+    do_not_specialize_on_alignment=["scale_min", "scale_max"],
+)
 def _smoothed(
     scales,
     half_step,

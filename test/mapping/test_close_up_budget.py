@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lerf_ros.mapping.close_up_budget import Pace, affordable
+from lerf_ros.mapping.close_up_budget import EncodingPace, affordable
 
 MISSING = np.array([[50, 20, 4, 2], [40, 0, 0, 2], [0, 0, 0, 0]])  # smallest size first
 
@@ -44,7 +44,7 @@ def test_the_last_size_is_reached_by_questions_that_come_again():
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA GPU"))])  # fmt: skip
 def test_the_pace_is_that_of_the_last_piece(device):
-    pace = Pace(torch.device(device))
+    pace = EncodingPace(torch.device(device))
     pace.settle()
     assert pace.per_second is None
     with pace.measured(10):
