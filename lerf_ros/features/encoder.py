@@ -94,7 +94,7 @@ class Encoder:
         self._fused = FusedVisionTransformer(model.visual, self._mean, self._std) if is_supported(model) else None
         most = 1 << (max(1, _CAPTURED_PIXELS // self.image_size**2).bit_length() - 1)
         on_gpu = self.device.type == "cuda"
-        self._captured = CapturedBatches(self._embed_plainly, most) if on_gpu else None
+        self._captured = CapturedBatches(self._embed_plainly, most) if on_gpu and self._fused is None else None
         embed_tokens = self.model.encode_text
         is_captured = on_gpu and _is_plain_text(model)
         self._embed_tokens = CapturedBatches(embed_tokens, _CAPTURED_TEXTS, fewest=1) if is_captured else embed_tokens
@@ -137,7 +137,7 @@ class Encoder:
         if isinstance(self._embed_tokens, CapturedBatches):
             tokens = self.tokenizer(["object"])
             self._embed_tokens.rehearse(tokens.shape[1:], self.device, tokens.dtype)
-        if self._captured is not None and self._fused is None:
+        if self._captured is not None:
             self._captured.rehearse((3, self.image_size, self.image_size), self.device)
 
     def _embed_images(self, crops: Tensor) -> Tensor:
