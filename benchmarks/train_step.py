@@ -4,7 +4,8 @@
     python benchmarks/train_step.py --data FOLDER --heldout FOLDER --psnr-steps 2000 --psnr-seconds 77
 
 Rows: with depth; the same without language; colours only, with either proposal; and with depth while keyframes arrive
-at `--rate` a second and their crops are encoded, counted in windows of a second. Steps are timed by the host's clock.
+at `--rate` a second and their crops are encoded, counted in windows of a second; of these keyframes also, how long
+after its arrival one can be trained on with its coarse scales, and with all. Steps are timed by the host's clock.
 
 The limit of a step counts, over the copy bandwidth and matrix rate of the same run: the 32-byte sectors of the tables
 that it touches (read once, gradient written and read once, Adam's values and moments read and written), its language
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import Machine, Timing, count_operations, measure_host, provenance, synchronise, write_json
+from numpy.typing import NDArray
 from quality import held_out_frames, held_out_quality
 from scenes import (
     COARSE,
@@ -42,9 +44,11 @@ from step_parts import KernelKind, Part, StepWork, kernel_kinds, measure_parts
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.online import OnlineMapper
 
 _TARGETS = {"with depth": 400.0, "with depth, keyframes arriving": 300.0, "colours only": 200.0}  # steps/s, one H200
+_COARSE_TARGET_MS, _ALL_TARGET_MS = 100.0, 1000.0  # from a keyframe's arrival, one H200
 _WARM_UP = 8  # steps: a few run before the capture
 
 
@@ -63,14 +67,54 @@ class Row:
 
 @dataclass(frozen=True)
 class Arrival:
-    """Keyframes that arrived during training: how many a second; shares of their coarse and of all crops that were
-    encoded in the end; and how long after its arrival a keyframe's coarse scales were ready (those that were)."""
+    """Keyframes that arrived during training, and what of their crops was encoded.
+
+    Attributes:
+        keyframes_per_s: that arrived, during `seconds`.
+        coarse_share, all_share: of their coarse and of all crops, encoded in the end.
+        coarse_ready, all_ready: from a keyframe's arrival until its coarse scales, and all, could be trained on, of
+            those that came so far; None: none did.
+        coarse_late, all_late: keyframes that did not, and in the end had waited for longer than the target.
+    """
 
     seconds: float
     keyframes_per_s: float
     coarse_share: float
     all_share: float
     coarse_ready: Timing | None
+    coarse_late: int
+    all_ready: Timing | None
+    all_late: int
+
+
+class Readiness:
+    """Since when keyframes wait for some of their scales, (L,) bool, and how long, ms, the others have waited."""
+
+    def __init__(self, scales: NDArray[np.bool_]) -> None:
+        self._scales = scales
+        self._waiting: list[tuple[int, int, float]] = []  # slot, generation, s
+        self._ready_ms: list[float] = []
+
+    def arrived(self, slot: int, generation: int, now: float) -> None:
+        self._waiting.append((slot, generation, now))
+
+    def look(self, store: KeyframeStore, now: float) -> None:
+        """A keyframe whose slot has gone to another one waits for ever."""
+        present = self._waiting
+        done = [
+            store.generations[slot] == generation and bool(store.host_valid[slot][self._scales].all())
+            for slot, generation, _ in present
+        ]
+        self._ready_ms += [1e3 * (now - since) for (_, _, since), ready in zip(present, done) if ready]
+        self._waiting = [keyframe for keyframe, ready in zip(present, done) if not ready]
+
+    @property
+    def timing(self) -> Timing | None:
+        return Timing.of(self._ready_ms) if self._ready_ms else None
+
+    def late(self, now: float, target_ms: float) -> int:
+        """How many wait, and have for longer than `target_ms`."""
+        return sum(1e3 * (now - since) > target_ms for _, _, since in self._waiting)
 
 
 Table = tuple[str, list[Part], list[KernelKind]]  # what kind of step, its parts, its kernels
@@ -100,21 +144,22 @@ def arrivals_row(
         online.advance()
     coarse = store.layout.sizes >= COARSE * store.layout.height
     counts = np.array([level.count for level in store.layout.levels])
-    waiting: dict[int, float] = {}
-    slots, ready, windows, fed = [], [], [], 0
+    of_coarse, of_all = Readiness(coarse), Readiness(np.ones_like(coarse))
+    slots, windows, fed = [], [], 0
     synchronise(mapper.device)
     began = opened = time.monotonic()
     steps = 0
     while opened < began + seconds:
         if time.monotonic() >= began + fed / rate:
             decision = online.ingest(moved(frames[fed % len(frames)], fed // len(frames)))
-            assert decision.slot is not None, decision.reason
+            assert decision.slot is not None and decision.generation is not None, decision.reason
             slots.append(decision.slot)
-            waiting[decision.slot] = began + fed / rate
+            for readiness in (of_coarse, of_all):
+                readiness.arrived(decision.slot, decision.generation, began + fed / rate)
             fed += 1
         steps += online.advance() is not None
-        for slot in [s for s in waiting if store.host_valid[s][coarse].all()]:
-            ready.append(1e3 * (time.monotonic() - waiting.pop(slot)))
+        for readiness in (of_coarse, of_all):
+            readiness.look(store, time.monotonic())
         if time.monotonic() >= opened + window:
             synchronise(mapper.device)
             now = time.monotonic()
@@ -127,11 +172,20 @@ def arrivals_row(
     limit = work.limit_ms(machine) / left if left > 0 else None
     name = "with depth, keyframes arriving"
     row = _row(name, online, Timing.of(windows), limit, work.dense_adam_ms(machine))
-    of_coarse, of_all = (
+    coarse_share, all_share = (
         float((valid * used * counts).sum() / ((used * counts).sum() * len(slots))) for used in (coarse, coarse | True)
     )
     spent = opened - began
-    return row, Arrival(spent, fed / spent, of_coarse, of_all, Timing.of(ready) if ready else None)
+    return row, Arrival(
+        spent,
+        fed / spent,
+        coarse_share,
+        all_share,
+        of_coarse.timing,
+        of_coarse.late(opened, _COARSE_TARGET_MS),
+        of_all.timing,
+        of_all.late(opened, _ALL_TARGET_MS),
+    )
 
 
 def _row(name: str, online: OnlineMapper, step: Timing, limit_ms: float | None, dense_adam_ms: float) -> Row:
@@ -189,10 +243,13 @@ def print_rows(rows: Sequence[Row], tables: Sequence[Table], arrival: Arrival) -
         limit = "       -" if row.limit_ms is None else f"{row.limit_ms:8.3f}"
         target = "" if row.target_steps_per_s is None else f"{row.target_steps_per_s:8.0f}"
         print(f"{row.name:36}{row.step!s:30}{limit}{row.dense_adam_ms:12.3f}{row.steps_per_s:10.1f}{target}")
-    print(
-        f"{arrival.keyframes_per_s:.1f} keyframes/s arrived: {arrival.coarse_share:.0%} of their coarse crops encoded "
-        f"({arrival.all_share:.0%} of all), ready after {arrival.coarse_ready or 'never'} ms"
-    )
+    arrived = f"{arrival.keyframes_per_s:.1f} keyframes/s arrived"
+    print(f"\n{arrived:36}{'encoded':>8}  {spread:30}{'target':>8}{'late':>6}")
+    for name, share, ready, target_ms, late in (
+        ("coarse scales ready", arrival.coarse_share, arrival.coarse_ready, _COARSE_TARGET_MS, arrival.coarse_late),
+        ("all scales ready", arrival.all_share, arrival.all_ready, _ALL_TARGET_MS, arrival.all_late),
+    ):
+        print(f"{name:36}{share:8.0%}  {ready or 'never'!s:30}{target_ms:8.0f}{late:6}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,7 +61,38 @@ def test_train_step(run):
     assert 0 < rows["with depth, without language"]["limit_ms"] < rows["with depth"]["limit_ms"]
     shares = [row["share"] for row in figures["rows"] if "launches" in row]
     assert sum(shares) == pytest.approx(2)  # of two kinds of step
+    arrival = next(row for row in figures["rows"] if "keyframes_per_s" in row)
+    assert 0 <= arrival["all_share"] <= arrival["coarse_share"] <= 1
+    assert re.search(r"^coarse scales ready .* 100 +\d+$", table, re.MULTILINE)
+    assert re.search(r"^all scales ready .* 1000 +\d+$", table, re.MULTILINE)
     assert "held-out PSNR" in table
+
+
+def test_how_long_keyframes_wait_for_their_scales(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    train_step = importlib.import_module("train_step")
+    coarse, every = (train_step.Readiness(np.array(scales)) for scales in ([False, True], [True, True]))
+    store = SimpleNamespace(generations=[1, 1, 1], host_valid=np.zeros((3, 2), bool))
+
+    def look(now):
+        coarse.look(store, now)
+        every.look(store, now)
+
+    for slot, now in enumerate((10.0, 10.5, 11.0)):
+        coarse.arrived(slot, 1, now)
+        every.arrived(slot, 1, now)
+    look(11.0)
+    assert coarse.timing is None and coarse.late(11.0, 100.0) == 2  # the third has only just come
+    store.host_valid[:2, 1] = True
+    look(11.2)
+    assert coarse.timing.median_ms == pytest.approx((1200 + 700) / 2) and every.timing is None
+    store.host_valid[0, 0] = True
+    store.generations[1], store.host_valid[1] = 2, True  # another keyframe's
+    look(12.0)
+    assert every.timing.median_ms == pytest.approx(2000)
+    look(20.0)
+    assert every.timing.median_ms == pytest.approx(2000)  # counted once
+    assert (coarse.late(12.0, 1000.0), every.late(12.0, 1000.0), every.late(12.1, 1000.0)) == (0, 1, 2)
 
 
 def test_pyramid(run):
