@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from lerf_ros.host import on_device, on_host
+from lerf_ros.host import on_host
 
 _FAR = 1e6  # m, between places
 _MOST = 40_000_000  # distances that are all worked out, in half a gigabyte
@@ -21,58 +20,49 @@ _AT_ONCE = 2**22  # of its distances
 
 
 class Places:
-    """Points that lie in L separate places, one place after another; as the rows of a table (L, M) with room for the
-    most points of a place.
+    """Points that lie in L separate places: a table of L rows with room for M points each, one row after another.
+
+    Each row begins with the points that there are. What fills it up is no point: nothing that is said of it counts, but
+    the shapes of all work are known before the device knows how many points there are.
 
     Args:
-        sizes: (L,) how many points lie in each, at least one.
+        sizes: (L,) int64, how many points lie in each, 0..M.
+        room: M.
     """
 
-    def __init__(self, sizes: Sequence[int], device: torch.device) -> None:
-        self.sizes, self._most = list(sizes), max(sizes)
-        self._counts = on_device(self.sizes, device)
+    def __init__(self, sizes: Tensor, room: int) -> None:
+        self.sizes, self.room = sizes, room
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @classmethod
+    def one(cls, count: int, device: torch.device) -> Places:
+        """The place of points that all lie in one."""
+        return cls(torch.full((1,), count, device=device), count)
 
     @cached_property
-    def place(self) -> Tensor:
-        """(N,) int64, of each point."""
-        number = torch.arange(len(self.sizes), device=self._counts.device)
-        return number.repeat_interleave(self._counts, output_size=sum(self.sizes))
+    def exists(self) -> Tensor:
+        """(L, M) bool, which of the points there are."""
+        return torch.arange(self.room, device=self.sizes.device) < self.sizes[:, None]
 
-    def rows(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (N, ...) of points as rows (L, M, ...), and which (L, M) of these there are."""
-        return values[self._points.clamp_max(len(values) - 1)], self._exists
+    def rows(self, values: Tensor) -> Tensor:
+        """Values (L M, ...) of points as rows (L, M, ...)."""
+        return values.unflatten(0, (len(self), self.room))
 
-    def points(self, rows: Tensor) -> Tensor:
-        """The reverse: rows (L, M, ...) -> (N, ...)."""
-        turn = torch.arange(len(self.place), device=rows.device) - self.starts[self.place]
-        return rows[self.place, turn]
+    def each(self, values: Tensor) -> Tensor:
+        """Values (L, ...) of places for each of their points: (L M, ...)."""
+        return values.repeat_interleave(self.room, dim=0)
 
     def medians(self, values: Tensor) -> Tensor:
-        """Median in each place of values (N,), for each point: (N,)."""
-        rows, exists = self.rows(values)
-        middles = torch.stack([self._counts - 1, self._counts], dim=1) // 2
-        ordered = torch.where(exists, rows, torch.inf).sort(dim=1).values
-        return ordered.gather(1, middles).mean(dim=1)[self.place]
+        """Median in each place of values (L M,): (L,); infinite where there is no point."""
+        middles = (torch.stack([self.sizes - 1, self.sizes], dim=1) // 2).clamp_min(0)
+        ordered = torch.where(self.exists, self.rows(values), torch.inf).sort(dim=1).values
+        return ordered.gather(1, middles).mean(dim=1)
 
-    def extremes(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Least of low (N,) and greatest of high (N,) in each place, for each point: both (N,)."""
-        L, place = len(self.sizes), self.place
-        low = low.new_empty(L).scatter_reduce_(0, place, low, "amin", include_self=False)
-        high = high.new_empty(L).scatter_reduce_(0, place, high, "amax", include_self=False)
-        return low[place], high[place]
-
-    @cached_property
-    def starts(self) -> Tensor:
-        """(L,) int64, the first point of each."""
-        return self._counts.cumsum(0) - self._counts
-
-    @cached_property
-    def _points(self) -> Tensor:
-        return self.starts[:, None] + torch.arange(self._most, device=self.starts.device)
-
-    @cached_property
-    def _exists(self) -> Tensor:
-        return torch.arange(self._most, device=self._counts.device) < self._counts[:, None]
+    def slices(self) -> list[slice]:
+        """The points of each place, those that fill up included."""
+        return [slice(number * self.room, (number + 1) * self.room) for number in range(len(self))]
 
 
 def nearest(x_world: Tensor, k: int, places: Places | None = None) -> tuple[Tensor, Tensor]:
@@ -90,37 +80,34 @@ def nearest(x_world: Tensor, k: int, places: Places | None = None) -> tuple[Tens
     """
     if x_world.is_cuda and places is None:
         return nearest_by_cells(x_world, k)
-    if x_world.is_cuda and places is not None and len(places.sizes) * max(places.sizes) ** 2 <= _MOST:
+    if x_world.is_cuda and places is not None and len(places) * places.room**2 <= _MOST:
         return nearest_by_distance(x_world, k, places)
     return nearest_by_tree(x_world, k, places)
 
 
 def nearest_by_tree(x_world: Tensor, k: int, places: Places | None) -> tuple[Tensor, Tensor]:
     """As `nearest`, on the host."""
-    points = on_host(x_world)[0].astype(np.float64, copy=False)
-    if places is not None:
-        place = np.repeat(np.arange(len(places.sizes)), places.sizes)
-        points = np.concatenate([points, _FAR * place[:, None]], axis=1)
-    distances, indices = cKDTree(points).query(points, k=k)
-    shape = len(points), k
-    return (
-        torch.from_numpy(distances.reshape(shape)).to(x_world.device, torch.float32),
-        torch.from_numpy(indices.reshape(shape)).to(x_world.device, torch.int64),
-    )
+    places = places or Places.one(len(x_world), x_world.device)
+    points, exists = on_host(x_world, places.exists)
+    place, _ = np.nonzero(exists)
+    (number,) = np.nonzero(exists.ravel())
+    apart = np.concatenate([points[number], _FAR * place[:, None]], axis=1)
+    distances, indices = np.full((len(points), k), _FAR, np.float32), np.tile(np.arange(len(points))[:, None], k)
+    found, index = cKDTree(apart).query(apart, k=np.arange(1, min(k, len(apart)) + 1))
+    distances[number, : found.shape[1]], indices[number, : found.shape[1]] = found, number[index]
+    return torch.from_numpy(distances).to(x_world.device), torch.from_numpy(indices).to(x_world.device)
 
 
 def nearest_by_distance(x_world: Tensor, k: int, places: Places) -> tuple[Tensor, Tensor]:
     """As `nearest`, by all distances within each place: where these are few, a GPU has them while a tree is built."""
-    points, exists = places.rows(x_world)
+    points = places.rows(x_world)
     points = (points - points[:, :1]).float()
     between = torch.linalg.vector_norm(points[:, :, None] - points[:, None], dim=-1)
-    distances, turn = torch.where(exists[:, None], between, _FAR).topk(min(k, between.shape[2]), largest=False)
-    indices = (places.starts[:, None, None] + turn).clamp_max(len(x_world) - 1)
+    distances, turn = torch.where(places.exists[:, None], between, _FAR).topk(min(k, places.room), largest=False)
+    first = places.room * torch.arange(len(places), device=x_world.device)
     lacking = 0, k - distances.shape[2]
-    return (
-        places.points(F.pad(distances, lacking, value=_FAR)),
-        places.points(F.pad(indices, lacking)),
-    )
+    indices = F.pad(first[:, None, None] + turn, lacking)
+    return F.pad(distances, lacking, value=_FAR).flatten(0, 1), indices.flatten(0, 1)
 
 
 def nearest_by_cells(x_world: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.neighbours import Places
-from lerf_ros.host import on_device, on_host
+from lerf_ros.host import on_device
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.crop_means import ScaledEmbeds
@@ -31,6 +32,7 @@ _LEAST_CROP = 0.2  # of a closer look's radius: smaller crops show less than wha
 _PLACES_AT_ONCE = 16  # closer looks ...
 _CROP_MEANS_AT_ONCE = 2**25  # ... and floats of their means
 _CELLS_ACROSS = 2**21 - 9  # a prime: cells that are fewer apart along each axis have different numbers
+_NOWHERE = -(2**63)  # the number of no cell
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ class SurfaceSource:
         """Points spread over all that the keyframes see, at most one per cell of `surface.spacing`. Where the cells
         hold more than `max_points`, an even random share is kept."""
         hits = self._cast(*_spread_pixels(self._store, _OVERSAMPLING * max_points))
-        kept = hits.clear.nonzero()[:, 0]
-        kept = kept[_one_per_cell(hits.x_world[kept] / self._config.surface.spacing)]
-        kept = kept[torch.linspace(0, len(kept) - 1, min(len(kept), max_points), device=kept.device).long()]
+        cells = hits.x_world / self._config.surface.spacing
+        kept, places = _one_per_cell(cells[None], hits.clear[None], max_points)
+        kept = kept[: int(places.sizes)]
         every = torch.arange(len(self._store), device=kept.device)[:, None]
         points = observed(self._store, self._crop_scale, hits.x_world[kept], hits.directions[kept], every, every >= 0)
         return MapSurface(points, hits.features[kept], self)
@@ -127,37 +129,27 @@ class SurfaceSource:
         at_once = max(1, _CROP_MEANS_AT_ONCE // (max_points * close_up.scale_bins * self._store.embed_dim))
         at_once = min(at_once, _PLACES_AT_ONCE, self._close_ups.places if self._close_ups else _PLACES_AT_ONCE)
         centres, radii = on_device(centres.double(), device), on_device(radii.float(), device)
-        for start in range(0, len(centres), at_once):
-            part = slice(start, start + at_once)
-            closer = self._around(centres[part], radii[part], max_points)
-            if closer is not None:
-                yield closer._replace(balls=[start + ball for ball in closer.balls])
+        for part in zip(centres.split(at_once), radii.split(at_once), strict=True):
+            yield self._around(*part, max_points)
 
-    def _around(self, centres: Tensor, radii: Tensor, max_points: int) -> Closer | None:
-        """As `around`, of all places at once; None where there is nothing to see in any of them."""
+    def _around(self, centres: Tensor, radii: Tensor, max_points: int) -> Closer:
+        """As `around`, of all places at once. How many points there are, the host never asks."""
         store = self._store
         views = best_views(store, centres, radii, self._config.close_up.views)
-        slots, uv, place = _dense_pixels(store, views, radii, max_points)
-        if len(place) == 0:
-            return None
-        hits = self._cast(slots, uv)
-        inside = (hits.x_world - centres[place]).norm(dim=-1) <= radii[place]
-        kept = (hits.clear & inside).nonzero()[:, 0]
+        slots, uv, within = _dense_pixels(store, views, radii, max_points)
+        hits = self._cast(slots.flatten(), uv.flatten(0, 1))
+        x_world, clear = hits.x_world.unflatten(0, slots.shape), hits.clear.view_as(slots)
+        inside = (x_world - centres[:, None]).norm(dim=-1) <= radii[:, None]
         spacing = radii * (math.pi / max_points) ** 0.5
-        cells = hits.x_world[kept] / spacing[place[kept], None]
-        kept = kept[_one_per_cell(torch.cat([cells, place[kept, None]], dim=1))]
-        found = _first_of_each(place[kept], len(centres), max_points)
-        if found is None:
-            return None
-        first, places, balls = found
-        kept = kept[first]
-        place = place[kept]
-        slots, known = views.slots[:, place], views.known[:, place]
-        points = observed(self._store, self._crop_scale, hits.x_world[kept], hits.directions[kept], slots, known)
+        kept, places = _one_per_cell(x_world / spacing[:, None, None], clear & inside & within, max_points)
+        exists = places.exists.flatten()
+        x_world = torch.where(exists[:, None], hits.x_world[kept], places.each(centres))
+        slots, known = places.each(views.slots.T).T, places.each(views.known.T).T & exists
+        points = observed(store, self._crop_scale, x_world, hits.directions[kept], slots, known)
         surface = MapSurface(points, hits.features[kept], self)
         if self._close_ups is None:
-            return Closer(surface, places, balls)
-        least_px = _LEAST_CROP * radii[place] * views.px_per_m[:, place]
+            return Closer(surface, places)
+        least_px = places.each((_LEAST_CROP * radii * views.px_per_m).T).T
         means = self._close_ups.means(points.x_world, slots, known, least_px)
         points = replace(
             points,
@@ -165,7 +157,7 @@ class SurfaceSource:
             scale_max=torch.maximum(points.scale_max, means.scale_max),
         )
         shares = torch.where(means.seen, self._config.close_up.share, 0.0)
-        return Closer(replace(surface, points=points, crops=means.embeds, crop_shares=shares), places, balls)
+        return Closer(replace(surface, points=points, crops=means.embeds, crop_shares=shares), places)
 
     def _cast(self, slots: Tensor, uv: Tensor) -> _Hits:
         """Where rays of the pixels uv (R, 2) of keyframes slots (R,) hit the surface."""
@@ -200,13 +192,14 @@ def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _dense_pixels(store: KeyframeStore, views: Views, radii: Tensor, max_points: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels of the views (V, L) of places with radii (L,): slots (R,), uv (R, 2) and the place (R,) of each.
+    """Pixels of the views (V, L) of places with radii (L,), R of each place: slots (L, R), uv (L, R, 2) and within
+    (L, R), whether there is such a pixel.
 
-    Every place gets as many: where fewer keyframes show it, they are taken again, between their former pixels.
+    Where fewer than V keyframes show a place, they are taken again, between their former pixels.
     """
-    count, device = len(views.slots), radii.device
+    (count, L), device = views.slots.shape, radii.device
     number = views.known.sum(dim=0)
-    turn, every = torch.arange(count, device=device)[:, None], torch.arange(len(radii), device=device)
+    turn, every = torch.arange(count, device=device)[:, None], torch.arange(L, device=device)
     again, view = turn // number.clamp_min(1), turn % number.clamp_min(1)  # (V, L)
     side = math.ceil((_OVERSAMPLING * max_points / count) ** 0.5)
     axis = (np.arange(side) + 0.5) / side * 2 - 1  # of the radius
@@ -214,34 +207,36 @@ def _dense_pixels(store: KeyframeStore, views: Views, radii: Tensor, max_points:
     radius_px = (radii * views.px_per_m[view, every])[..., None, None]
     shift = (2 / side / count * again)[..., None, None]
     uv = views.uv[view, every][..., None, :] + radius_px * (grid + shift)  # (V, L, side^2, 2)
-    last = on_device(np.array([store.camera.width - 1, store.camera.height - 1]), device)
+    uv = uv.transpose(0, 1).flatten(1, 2)
+    last = on_device(np.array([store.camera.width - 1, store.camera.height - 1], np.float32), device)
     within = ((uv >= 0) & (uv <= last)).all(dim=-1) & (number > 0)[:, None]
-    view_, place, pixel = within.nonzero(as_tuple=True)
-    return views.slots[view, every][view_, place], uv[view_, place, pixel], place
+    slots = views.slots[view, every].T.repeat_interleave(len(grid), dim=1)
+    return slots, uv.clamp_min(0).minimum(last), within
 
 
-def _one_per_cell(cells: Tensor) -> Tensor:
-    """Indices, in random order, of one point per occupied cell: cells (N, C) are its coordinates, in cells."""
-    order = torch.randperm(len(cells), device=cells.device)
+def _one_per_cell(cells: Tensor, clear: Tensor, most: int) -> tuple[Tensor, Places]:
+    """One clear hit per occupied cell, in random order, at most so many in each of L places.
+
+    Args:
+        cells: (L, R, 3) coordinates of hits, in cells.
+        clear: (L, R) bool; others occupy nothing.
+
+    Returns:
+        Indices of the L R hits, one for each point of the places that they make up.
+    """
+    (L, R), device = clear.shape, clear.device
+    order = torch.randperm(L * R, device=device)
+    place, clear = order // R, clear.flatten()[order]
     number = torch.zeros_like(order)
-    for coordinate in torch.floor(cells[order]).long().unbind(dim=1):
+    for coordinate in (*torch.floor(cells.flatten(0, 1)[order]).long().unbind(dim=1), place):
         number = _CELLS_ACROSS * number + coordinate
-    numbers, cell = torch.unique(number, return_inverse=True)
-    first = torch.full_like(numbers, len(order))
-    first.scatter_reduce_(0, cell, torch.arange(len(order), device=order.device), "amin")
-    return order[first.sort().values]
-
-
-def _first_of_each(ball: Tensor, balls: int, count: int) -> tuple[Tensor, Places, list[int]] | None:
-    """Indices (P,) of the first `count` points of each ball, of those in balls (N,), ball by ball; the places that they
-    make up, and the ball that each place is. None where all are empty."""
-    ball, order = torch.sort(ball, stable=True)
-    (firsts,) = on_host(torch.searchsorted(ball, torch.arange(balls + 1, device=ball.device)))
-    sizes = np.diff(firsts).clip(max=count)
-    (occupied,) = np.nonzero(sizes)
-    if len(occupied) == 0:
-        return None
-    places = Places(sizes[occupied].tolist(), ball.device)
-    turn = torch.arange(len(places.place), device=ball.device) - places.starts[places.place]
-    first = on_device(firsts[occupied], ball.device)[places.place]
-    return order[first + turn], places, occupied.tolist()
+    number, rank = torch.where(clear, number, _NOWHERE).sort(stable=True)
+    is_first = F.pad(number[1:] != number[:-1], (1, 0), value=True) & (number != _NOWHERE)
+    # Those that are, place by place, as the order has them: a key each, and one beyond all others for the rest.
+    keys = torch.where(is_first, L * R * place[rank] + rank, L * R * L).sort().values
+    starts = torch.searchsorted(keys, L * R * torch.arange(L + 1, device=device))
+    sizes = starts.diff().clamp_max(most)
+    if device.type == "cpu":  # it knows the sizes: no work for points that are not there
+        most = max(1, int(sizes.max()))
+    turn = starts[:-1, None] + torch.arange(most, device=device)
+    return order[keys[turn.clamp_max(L * R - 1)] % (L * R)].flatten(), Places(sizes, most)

@@ -50,8 +50,7 @@ class SemanticSurface(Protocol):
 
     def closer(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
         """The surface inside balls with centres (L, 3) m, map frame, and radii (L,) m, with up to max_points points
-        each, as many places at a time as memory allows. Nothing, or no points of a place, where there is no more to
-        see."""
+        each: ball by ball, as many at a time as memory allows. Nothing at all where there is no more to see."""
         ...
 
     @property
@@ -61,8 +60,8 @@ class SemanticSurface(Protocol):
 
 
 class Closer(NamedTuple):
-    """A closer look at several places: their points, place by place, and the index of the ball that each place is."""
+    """A closer look at several places, a ball each: their points, place by place. Of what fills the places up nothing
+    is supervised."""
 
     surface: SemanticSurface
     places: Places
-    balls: list[int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -36,28 +37,28 @@ def look_closer(
         return result
     centres = torch.from_numpy(np.stack([regions[text][number].position for text, number, _ in places]))
     radii = torch.tensor([radius for _, _, radius in places])
+    looked_at = iter(places)
     for closer in surface.closer(centres, radii, options.closer_points):
-        looked_at = [(text, regions[text][number]) for text, number, _ in (places[ball] for ball in closer.balls)]
-        for ball, region in zip(closer.balls, _best(closer, encoder, looked_at, options), strict=True):
-            text, number, _ = places[ball]
+        of_closer = [(text, number) for text, number, _ in itertools.islice(looked_at, len(closer.places))]
+        before = [(text, regions[text][number]) for text, number in of_closer]
+        for (text, number), region in zip(of_closer, _best(closer, encoder, before, options), strict=True):
             result[text][number] = region
     return result
 
 
 def _best(
-    closer: Closer, encoder: Encoder, places: Sequence[tuple[str, Region]], options: QueryOptions
+    closer: Closer, encoder: Encoder, regions: Sequence[tuple[str, Region]], options: QueryOptions
 ) -> list[Region]:
     """The best region of each place that the closer look shows, or the one that it was, where it shows none."""
-    points, sizes = closer.surface.points, closer.places.sizes
-    texts = list(dict.fromkeys(text for text, _ in places))
-    finder = MaximaFinder(points, options.min_support, options.prominence, closer.places)
-    scales = scale_sweep(points.scale_min, points.scale_max, options.scale_steps, closer.places)
-    own_text = on_device([texts.index(text) for text, _ in places], scales.device)[closer.places.place]
+    points, places = closer.surface.points, closer.places
+    texts = list(dict.fromkeys(text for text, _ in regions))
+    finder = MaximaFinder(points, options.min_support, options.prominence, places)
+    scales = scale_sweep(points.scale_min, points.scale_max, options.scale_steps, places)
+    own_text = places.each(on_device([texts.index(text) for text, _ in regions], scales.device))
     heights = finder.heights(sweep_of_places(closer.surface, encoder, texts, own_text, scales, options))
-    best, start = [], 0
-    for (_, region), size in zip(places, sizes, strict=True):
-        within, start = slice(start, start + size), start + size
-        found = next(finder.regions(heights, region.floor, within), None) if size > options.min_support else None
+    best = []
+    for (_, region), within in zip(regions, places.slices(), strict=True):
+        found = next(finder.regions(heights, region.floor, within), None)
         if found is not None:  # how large it is, the whole map shows
             region = replace(found, support=region.support, covered=region.covered)
         best.append(region)

@@ -45,8 +45,9 @@ class Neighbourhood:
     def __init__(self, x_world: Tensor, k: int = 16, radius: float | None = None, places: Places | None = None) -> None:
         N, k = len(x_world), min(k, len(x_world))
         distances, indices = nearest(x_world, k, places)
-        places = places or Places([N], x_world.device)
-        reach = 2.5 * places.medians(distances[:, min(1, k - 1)])[:, None] if radius is None else radius
+        places = places or Places.one(N, x_world.device)
+        second = distances[:, min(1, k - 1)]
+        reach = 2.5 * places.each(places.medians(second))[:, None] if radius is None else radius
         near = distances <= reach
         near[:, 0] = True  # itself, also where duplicates make another point the first hit
         self.members = torch.where(near, indices, torch.arange(N, device=x_world.device)[:, None])

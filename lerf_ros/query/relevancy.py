@@ -51,7 +51,7 @@ def scale_sweep(scale_min: Tensor, scale_max: Tensor, steps: int, places: Places
     if places is None:
         low, high = low.amin(), high.amax()
     else:
-        low, high = places.extremes(low, high)
+        low, high = (places.each(of_place) for of_place in (places.rows(low).amin(1), places.rows(high).amax(1)))
     low, high = torch.where(low <= high, low, 0.0), torch.where(low <= high, high, 0.0)
     share = torch.linspace(0.0, 1.0, steps, device=scale_min.device)
     return torch.lerp(low, high, share if places is None else share[:, None]).exp()

@@ -7,23 +7,22 @@ from scipy.spatial import cKDTree
 
 from lerf_ros.geometry.neighbours import Places, nearest, nearest_by_cells, nearest_by_distance, nearest_by_tree
 
-SIZES = [40, 7, 55]
-PLACES = Places(SIZES, torch.device("cpu"))
-PLACE = torch.arange(3).repeat_interleave(torch.tensor(SIZES))
+SIZES, ROOM = [40, 7, 55], 60
+PLACES = Places(torch.tensor(SIZES), ROOM)
+OWN = [ROOM * place + torch.arange(size) for place, size in enumerate(SIZES)]  # the points that there are
 
 both_ways = pytest.mark.parametrize("nearest", [nearest_by_tree, nearest_by_distance])
 
 
 @pytest.fixture
 def x():
-    return torch.rand(len(PLACE), 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3.0
+    return torch.rand(3 * ROOM, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3.0
 
 
 @both_ways
 def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x, nearest):
     distances, indices = nearest(x, 5, PLACES)
-    for place in range(3):
-        own = (PLACE == place).nonzero()[:, 0]
+    for own in OWN:
         expected, index = cKDTree(x[own].numpy()).query(x[own].numpy(), k=5)
         torch.testing.assert_close(distances[own], torch.from_numpy(expected).float(), atol=1e-5, rtol=0)
         assert torch.equal(indices[own], own[torch.from_numpy(index)])
@@ -32,22 +31,22 @@ def test_neighbours_are_those_that_scipy_finds_in_each_place_alone(x, nearest):
 @both_ways
 def test_neighbours_that_a_place_lacks_are_far_away(x, nearest):
     distances, indices = nearest(x, 9, PLACES)
-    small = PLACE == 1
+    large, small, _ = OWN
     assert (distances[small][:, :7] < 2).all() and (distances[small][:, 7:] > 1e5).all()
-    assert (distances[~small] < 2).all() and ((indices >= 0) & (indices < len(x))).all()
+    assert (distances[large] < 2).all() and ((indices >= 0) & (indices < len(x))).all()
 
 
-def test_rows_of_places_are_their_points(x):
-    rows, exists = PLACES.rows(x)
-    assert rows.shape == (3, max(SIZES), 3) and exists.sum(dim=1).tolist() == SIZES
-    assert torch.equal(rows[exists], x) and torch.equal(PLACES.points(rows), x)
-    assert torch.equal(PLACES.place, PLACE)
+def test_places_are_rows_of_a_table(x):
+    assert PLACES.exists.shape == (3, ROOM) and PLACES.exists.sum(dim=1).tolist() == SIZES
+    assert torch.equal(PLACES.exists.flatten().nonzero()[:, 0], torch.cat(OWN))
+    for row, within, number in zip(PLACES.rows(x), PLACES.slices(), PLACES.each(torch.arange(3)).view(3, -1)):
+        assert torch.equal(row, x[within]) and len(number.unique()) == 1
 
 
 def test_medians_of_places_are_those_of_numpy(x):
-    medians = PLACES.medians(x[:, 0])
-    for place in range(3):
-        assert (medians[PLACE == place] == np.median(x[PLACE == place, 0].numpy())).all()
+    for median, own in zip(PLACES.medians(x[:, 0]), OWN, strict=True):
+        assert median == np.median(x[own, 0].numpy())
+    assert Places(torch.tensor([0]), 4).medians(torch.zeros(4)).isinf().all()
 
 
 def test_without_places_all_are_neighbours(x):
@@ -95,7 +94,8 @@ def test_cells_of_few_points():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_gpu_finds_the_same(x):
-    distances, indices = nearest(x.cuda(), 5, Places(SIZES, torch.device("cuda")))
+    distances, indices = nearest(x.cuda(), 5, Places(torch.tensor(SIZES, device="cuda"), ROOM))
     expected, index = nearest(x, 5, PLACES)
-    torch.testing.assert_close(distances.cpu(), expected, atol=1e-5, rtol=0)
-    assert torch.equal(indices.cpu(), index)
+    own = torch.cat(OWN)
+    torch.testing.assert_close(distances.cpu()[own], expected[own], atol=1e-5, rtol=0)
+    assert torch.equal(indices.cpu()[own], index[own])

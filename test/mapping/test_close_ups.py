@@ -175,7 +175,7 @@ def test_a_closer_look_at_the_box_shows_its_colours(box, online):
             online.mapper.store.finish_level(slot, 1, index)
     surface = online.surface(300)
     centre = surface.points.x_world[int(surface.points.views.argmax())].numpy()
-    ((closer, *_),) = surface.closer(torch.from_numpy(centre)[None], torch.tensor([0.4]), 200)
+    ((closer, _),) = surface.closer(torch.from_numpy(centre)[None], torch.tensor([0.4]), 200)
     known = closer.crop_shares > 0
     colours = normalize(torch.from_numpy(box.colour(closer.points.x_world.numpy())).float(), dim=-1)
     crops = closer.crops.similarity(torch.tensor([0.1]), colours)[0].diagonal()

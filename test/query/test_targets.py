@@ -61,12 +61,12 @@ class DiscTable:
         return embeds @ text_embeds.T
 
     def closer(self, centres, radii, max_points):
-        for number, (centre, radius) in enumerate(zip(centres, radii, strict=True)):
+        for centre, radius in zip(centres, radii, strict=True):
             closer = DiscTable(self._discs, spacing=0.005)
             near = (closer.points.x_world - centre).norm(dim=1) <= radius
             near_points = (getattr(closer.points, field.name)[near] for field in fields(SurfacePoints))
             closer.points = SurfacePoints(*near_points)
-            yield Closer(closer, Places([int(near.sum())], torch.device("cpu")), [number])
+            yield Closer(closer, Places.one(int(near.sum()), near.device))
 
 
 ALL = (0.0, 9.0)
@@ -260,7 +260,7 @@ def test_components_are_those_that_scipy_finds():
 def test_places_do_not_touch_each_other():
     table = torch.rand(500, 3, generator=torch.Generator().manual_seed(1))
     both = torch.cat([table, table + 1e-3])
-    alone, together = Neighbourhood(table), Neighbourhood(both, places=Places([len(table)] * 2, both.device))
+    alone, together = Neighbourhood(table), Neighbourhood(both, places=Places(torch.tensor([500, 500]), 500))
     values = torch.rand(2, len(both), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(together.smooth(values)[:, : len(table)], alone.smooth(values[:, : len(table)]))
     graphs = [Graph.of(near.members.numpy()) for near in (alone, together)]
