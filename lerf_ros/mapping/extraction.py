@@ -22,7 +22,7 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.marching import render_rays
-from lerf_ros.mapping.observation import observed
+from lerf_ros.mapping.observation import observed, scales_per_metre
 from lerf_ros.mapping.rays import rays_of_slots
 from lerf_ros.mapping.sight import Views, best_views
 from lerf_ros.mapping.surface import Closer, SurfacePoints
@@ -100,6 +100,7 @@ class SurfaceSource:
         self._close_ups = close_ups
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
         self.keyframe_crops = KeyframeCrops(store) if close_ups is not None else None
+        self._ranges = scales_per_metre(store, self._crop_scale)  # of the crops that there are by now
 
     @torch.no_grad()
     def everywhere(self, max_points: int) -> MapSurface:
@@ -110,7 +111,9 @@ class SurfaceSource:
         kept, places = _one_per_cell(cells[None], hits.clear[None], max_points)
         kept = kept[: int(places.sizes)]
         every = torch.arange(len(self._store), device=kept.device)[:, None]
-        points = observed(self._store, self._crop_scale, hits.x_world[kept], hits.directions[kept], every, every >= 0)
+        points = observed(
+            self._store, self._ranges, self._crop_scale, hits.x_world[kept], hits.directions[kept], every, every >= 0
+        )
         return MapSurface(points, hits.features[kept], self)
 
     @torch.no_grad()
@@ -145,7 +148,7 @@ class SurfaceSource:
         exists = places.exists.flatten()
         x_world = torch.where(exists[:, None], hits.x_world[kept], places.each(centres))
         slots, known = places.each(views.slots.T).T, places.each(views.known.T).T & exists
-        points = observed(store, self._crop_scale, x_world, hits.directions[kept], slots, known)
+        points = observed(store, self._ranges, self._crop_scale, x_world, hits.directions[kept], slots, known)
         surface = MapSurface(points, hits.features[kept], self)
         if self._close_ups is None:
             return Closer(surface, places)

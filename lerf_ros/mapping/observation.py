@@ -17,15 +17,23 @@ _VIEWS_AT_ONCE = 16  # keyframes that are asked about all points together
 
 
 def observed(
-    store: KeyframeStore, crop_scale: CropScale, x_world: Tensor, own_directions: Tensor, slots: Tensor, known: Tensor
+    store: KeyframeStore,
+    ranges: Tensor,
+    crop_scale: CropScale,
+    x_world: Tensor,
+    own_directions: Tensor,
+    slots: Tensor,
+    known: Tensor,
 ) -> SurfacePoints:
     """Points (N, 3) hit by rays along own_directions (N, 3), as the keyframes slots (V, 1) or (V, N), where known (of
     the same shape), see them.
 
     A point that no keyframe sees is known from its own ray only, with no supervised scale. Where our kernels run, one
     launch asks all keyframes, and agrees to rounding.
+
+    Args:
+        ranges: see `scales_per_metre`.
     """
-    ranges = scales_per_metre(store, crop_scale)
     if runs_kernels(x_world.device):
         from lerf_ros.mapping.observation_triton import observed_triton  # not everywhere installed
 
@@ -36,14 +44,13 @@ def observed(
 
 
 def scales_per_metre(store: KeyframeStore, crop_scale: CropScale) -> Tensor:
-    """(2, K) of keyframes: smallest and largest scale of a point that is a metre away and was trained with their crops;
-    inf and 0 where none is encoded."""
-    K = len(store)
-    valid, sizes = store.valid[:K], store.layout.sizes_on(store.valid.device)
+    """(2, capacity) of the store's slots: smallest and largest scale of a point that is a metre away and was trained
+    with the crops of that keyframe; inf and 0 where none is encoded."""
+    valid, sizes = store.valid, store.layout.sizes_on(store.valid.device)
     smallest = torch.where(valid, sizes, torch.inf).amin(dim=1)
     largest = torch.where(valid, sizes, 0.0).amax(dim=1)
     one = torch.ones_like(largest)
-    low, high = crop_scale.asked(smallest, largest, one, one, store.intrinsics[:K, 1])
+    low, high = crop_scale.asked(smallest, largest, one, one, store.intrinsics[:, 1])
     return torch.stack([torch.where(largest > 0, low, torch.inf), torch.where(largest > 0, high, 0.0)])
 
 

@@ -58,7 +58,7 @@ class LerfClient:
             service: self._node.create_client(kind, f"{name}/{service}", qos_profile=SERVICE_QOS)
             for service, kind in _SERVICES.items()
         }
-        self._node.create_subscription(Status, f"{name}/status", self._on_status, 10)
+        self._node.create_subscription(Status, f"{name}/status", self._on_status, 1)  # the latest
 
     def close(self) -> None:
         self._executor.remove_node(self._node)
