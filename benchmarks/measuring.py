@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lerf_ros.field.encoding import fastest_backend
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -152,13 +154,14 @@ def _product(addend: Sequence[int], left: Sequence[int], right: Sequence[int], *
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Machine, versions, commit."""
+    """Machine, versions, commit; `kernels`: what our kernels are there, as `LERF_TRITON=0` has it ("torch": none)."""
     versions = {name: _version(name) for name in ("torch", "triton", "numba", "tinycudann")}
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()}, CPU",
         "cpu": f"{_cpu_name()}, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         **{name: version for name, version in versions.items() if version},
+        "kernels": fastest_backend(device, torch.float32),
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
     }

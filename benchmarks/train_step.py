@@ -2,6 +2,10 @@
 
     python benchmarks/train_step.py [--data FOLDER] [--encoder ViT-B-16]
     python benchmarks/train_step.py --data FOLDER --heldout FOLDER --psnr-steps 2000 --psnr-seconds 77
+    LERF_TRITON=0 python benchmarks/train_step.py --steps 0 --data FOLDER --heldout FOLDER --psnr-steps 2000
+
+The last is the held-out quality of the torch reference alone, without any kernel of ours, on the same GPU: what the
+kernels must not fall below after the same number of steps. Give it a `--json` of its own.
 
 Rows: with depth; the same without language; colours only, with either proposal; and with depth while keyframes arrive
 at `--rate` a second and their crops are encoded, counted in windows of a second; of these keyframes also, how long

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lerf_ros.kernels import has_bfloat16, is_installed
+from lerf_ros.kernels import is_installed, why_no_kernels
 
 _log = logging.getLogger(__name__)
 
@@ -154,8 +154,8 @@ class HashGrid(nn.Module):
 
     Args:
         config: sizes.
-        backend: ``"torch"`` (any device), ``"numba"`` (CPU), ``"triton"`` (CUDA), or ``"auto"``, the fastest installed
-            one for the table's device.
+        backend: ``"torch"`` (any device), ``"numba"`` (CPU), ``"triton"`` (CUDA), or ``"auto"``, the fastest one
+            for the table's device that is installed and not switched off (`kernels.SWITCH`).
 
     Attributes:
         table: the one parameter, flat float32: level by level, entry by entry, feature by feature. Uniform in
@@ -209,8 +209,8 @@ def fastest_backend(device: torch.device, dtype: torch.dtype) -> str:
     fast = {"cpu": "numba", "cuda": "triton"}.get(device.type)
     if fast is None or dtype != torch.float32:
         name, why = "torch", f"the only one for {dtype} there"
-    elif fast == "triton" and not has_bfloat16(device):
-        name, why = "torch", "Triton needs compute capability 8.0"
+    elif fast == "triton" and (obstacle := why_no_kernels(device)):
+        name, why = "torch", f"several times slower than triton: {obstacle}"
     elif not is_installed(fast):
         name, why = "torch", f"several times slower than {fast}, which is not installed"
     else:

@@ -55,6 +55,7 @@ def run(monkeypatch, tmp_path, frames, capsys):
 def test_train_step(run):
     small = ["--encoder", "mini", "--frames", "2", "--steps", "10", "--seconds", "1"]
     figures, table = run("train_step", *small, "--heldout", "there", "--psnr-steps", "2")
+    assert figures["kernels"] == "numba"
     rows = {row["name"]: row for row in figures["rows"] if "steps_per_s" in row}
     assert {"with depth", "colours only", "with depth, keyframes arriving"} <= rows.keys()
     assert all(row["steps_per_s"] > 0 for row in rows.values())
