@@ -99,7 +99,7 @@ def drawn_batch(
     width, height = store.camera.width, store.camera.height
     u, v, other_u, other_v = (_pick(c, size) for c, size in zip(chance[1:], (width, height, width, height)))
     redrawn = store.depth_z[slots, v, u].isnan()
-    redrawn[guided_rays:] = False
+    redrawn[guided_rays:].fill_(False)  # assigning a number would carry it over from the host
     u, v = torch.where(redrawn, other_u, u), torch.where(redrawn, other_v, v)
     uv = torch.stack([u, v], dim=-1).float()
     batch_rays, z_per_t = rays_of_slots_torch(store, slots, uv, bounds)
