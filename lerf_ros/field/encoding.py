@@ -93,7 +93,7 @@ class GridLayout:
 
 
 def encode_torch(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
-    """Reference backend: any device and float type, differentiable in the table.
+    """Reference backend: any device and float type, differentiable in the table. Autocast around it rounds nothing.
 
     Per level: ``p = x scale + 0.5``; the 8 vertices around p are blended trilinearly. A vertex v is entry
     ``v_x + v_y N + v_z N^2`` of a dense level, ``xor_i(v_i prime_i)`` of a hashed one, modulo the level's size.
@@ -118,7 +118,8 @@ def encode_torch(x_unit: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
 
         # index_select, whose backward is an atomic scatter; indexing and embeddings sort their indices first.
         values = level_table.view(-1, layout.features).index_select(0, entries.flatten()).view(*entries.shape, -1)
-        encoded.append(torch.einsum("nc,ncf->nf", weights.to(table.dtype), values))
+        with torch.autocast(device.type, enabled=False):  # or table entries would be rounded before they are blended
+            encoded.append(torch.einsum("nc,ncf->nf", weights.to(table.dtype), values))
     return torch.cat(encoded, dim=-1)
 
 

@@ -141,3 +141,14 @@ def test_impossible_sizes_are_refused(change):
     values = {"levels": 6, "features": 2, "log2_table": 10, "min_resolution": 5, "max_resolution": 120}
     with pytest.raises(ValueError):
         HashGridConfig(**(values | change))
+
+
+def test_autocast_leaves_the_reference_exact():
+    module, x_unit = grid("torch"), points(50)
+    expected = module(x_unit)
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), module.table)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(x_unit)
+    (gradient,) = torch.autograd.grad(found.square().sum(), module.table)
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    torch.testing.assert_close(gradient, expected_gradient, atol=0, rtol=0)
