@@ -56,6 +56,9 @@ class KeyframeStore:
         steps come first: the last `replay.recent_keyframes` new ones, and those that were moved;
         language (K,) int64 and language_count () int64: slots with at least one valid level come first;
         count () int64: slots in use.
+
+    Attributes (on the host):
+        crops_missing, dense_missing: crops, and dense features, of the slots in use that were not encoded yet.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class KeyframeStore:
         self._given_poses = np.zeros((capacity, 4, 4))
         self._valid = np.zeros((capacity, levels), bool)
         self._dense_valid = np.zeros(capacity, bool)
+        self._crop_counts = np.array([level.count for level in self.layout.levels])
+        self.crops_missing = self.dense_missing = 0  # counted where it changes, asked after every unit of work
         self._has_depth = np.zeros(capacity, bool)
         self._distances = np.full((capacity, capacity), np.inf)
         self._cells: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * capacity
@@ -332,7 +337,9 @@ class KeyframeStore:
         return self.lifted(torch.full_like(u, slot), uv)[0].cpu().numpy()
 
     def _publish(self) -> None:
-        """Brings what a training step reads up to date on the device."""
+        """Brings what a training step reads up to date on the device, and what is missing on the host."""
+        self.crops_missing = int((~self.host_valid @ self._crop_counts).sum())
+        self.dense_missing = int((~self.host_dense_valid).sum())
         self.valid.copy_(torch.from_numpy(self._valid))
         self.dense_valid.copy_(torch.from_numpy(self._dense_valid))
         recent = list(dict.fromkeys([*self._new, *self._moved]))

@@ -117,7 +117,7 @@ class OnlineMapper:
         store = self.mapper.store
         if store is None or len(store) == 0:
             return None
-        waiting = self._next_to_encode(store)
+        waiting = self._next_to_encode(store) if self.encoding else None
         if waiting is None:
             self._encoding_time = self._training_time = 0.0
         share = self._encoding_share(store, waiting)
@@ -158,7 +158,7 @@ class OnlineMapper:
     def encoding(self) -> bool:
         """Whether anything waits to be encoded."""
         store = self.mapper.store
-        return store is not None and self._next_to_encode(store) is not None
+        return store is not None and bool(store.crops_missing or (store.dense_missing and self._encodes_dense))
 
     @property
     def pyramid_progress(self) -> float:
@@ -166,8 +166,7 @@ class OnlineMapper:
         store = self.mapper.store
         if store is None or len(store) == 0:
             return 0.0
-        counts = [level.count for level in store.layout.levels]
-        return float((store.host_valid @ counts).sum()) / (len(store) * store.layout.total)
+        return 1 - store.crops_missing / (len(store) * store.layout.total)
 
     def save(self, path: Path | str) -> None:
         """As `Mapper.save`, with the encoder's name."""

@@ -143,3 +143,26 @@ def test_state_restores_into_an_empty_store():
 def test_memory_is_what_the_buffers_take():
     store = make_store(capacity=4)
     assert store.memory_bytes == 4 * (6 * 8 * (3 + 2) + 16 * 8 + 4 * 4 + store.layout.total * 3 * 2 + 2)
+
+
+def test_what_is_missing_is_counted():
+    store = make_store(capacity=2)
+    counts = [level.count for level in store.layout.levels]
+    assert store.crops_missing == store.dense_missing == 0
+    for x, value in ((0.0, 1), (5.0, 2)):
+        store.insert(frame(x, value))
+    assert store.crops_missing == 2 * sum(counts) and store.dense_missing == 2
+    store.finish_level(0, 1, 1)
+    store.finish_level(0, 1, 1)
+    store.finish_level(1, 1, 0)
+    assert store.crops_missing == counts[0] + counts[1]
+    assert not store.finish_level(1, 2, 1) and store.crops_missing == counts[0] + counts[1]
+
+    restored = make_store(capacity=2)
+    restored.restore(*store.state())
+    assert restored.crops_missing == store.crops_missing and restored.dense_missing == 2
+    slot, generation = store.insert(frame(5.1))  # takes the place of one of the two
+    assert store.crops_missing == sum(counts) + counts[1 - slot]
+    for level in range(len(counts)):
+        store.finish_level(slot, generation, level)
+    assert store.crops_missing == counts[1 - slot]
