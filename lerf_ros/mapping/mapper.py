@@ -220,8 +220,7 @@ class Mapper:
         )
 
     def step(self) -> StepStats:
-        """One training step; of fewer rays from now on, where memory runs out. Where `refinement.rate` says so, every
-        `refinement.every` steps it refines the pose of one keyframe, too.
+        """One training step; of fewer rays from now on, where memory runs out.
 
         Raises:
             RuntimeError: before the first keyframe.
@@ -230,10 +229,25 @@ class Mapper:
         if self._trainer is None:
             raise RuntimeError("there is nothing to train on before the first keyframe")
         self.version += 1
-        stats = self._trainer.step()
-        if self._refinement is not None and self._refinement.after(stats.step) is not None:
-            self.keyframes_version += 1
-        return stats
+        return self._trainer.step()
+
+    @property
+    def refinement_turn(self) -> int | None:
+        """Slot of the keyframe that is to be refined (`refine`) after the latest step: where `refinement.rate` says so,
+        one every `refinement.every` steps; None otherwise."""
+        return self._refinement.turn(self.steps) if self._refinement is not None else None
+
+    def refine(self, slot: int) -> None:
+        """Aligns the pose of a keyframe with the map.
+
+        Raises:
+            RuntimeError: `refinement.rate` is zero, or there is no keyframe yet.
+        """
+        if self._refinement is None:
+            raise RuntimeError("poses are refined where refinement.rate is positive, from the first keyframe on")
+        self._refinement.refine(slot)
+        self.version += 1
+        self.keyframes_version += 1
 
     def render(self, camera: Camera, T_world_camera: Pose, *, stride: int = 1, features: bool = False) -> Rendering:
         """Renders a view; measured depth plays no part in it.

@@ -107,7 +107,8 @@ class OnlineMapper:
         return self.mapper.correct(trajectory)
 
     def advance(self, may_step: bool = True) -> StepStats | None:
-        """One unit of work: a training step, or encoding (returns None). Before a keyframe there is none.
+        """One unit of work: a training step, with the refinement of a pose where one's turn comes after it, or encoding
+        (returns None). Before a keyframe there is none.
 
         Args:
             may_step: False: encoding only, if there is any to do.
@@ -136,8 +137,12 @@ class OnlineMapper:
             return None
         if not may_step:
             return None
-        stats = self.mapper.step()
+        stats, slot = self.mapper.step(), self.mapper.refinement_turn
+        if slot is not None:
+            self.settle()  # queued training steps are not the refinement's time, which counts for neither share
         self._training_time += time.monotonic() - begun
+        if slot is not None:
+            self.mapper.refine(slot)
         return stats
 
     def settle(self) -> None:

@@ -65,15 +65,15 @@ class PoseRefinement:
         # by slot, as a share of the depth, as its last turn showed it
         self._depth_bias = torch.full((capacity,), torch.nan, device=device)
 
-    def after(self, step: int) -> int | None:
-        """Refines the keyframe whose turn comes after a training step, if one's does; its slot."""
+    def turn(self, step: int) -> int | None:
+        """Slot of the keyframe whose turn comes after a training step, if one's does."""
         refinement = self._config.refinement
         turn, rest = divmod(step - refinement.start, refinement.every)
-        if turn < 0 or rest:
-            return None
-        slot = turn % len(self._store)
+        return None if turn < 0 or rest else turn % len(self._store)
+
+    def refine(self, slot: int) -> None:
+        """Gives a keyframe its `refined` pose."""
         self._store.refine(slot, self.refined(slot))
-        return slot
 
     @torch.no_grad()
     def refined(self, slot: int) -> Pose:

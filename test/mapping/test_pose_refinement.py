@@ -32,6 +32,13 @@ def test_a_twist_leads_from_one_pose_to_the_other(box):
     np.testing.assert_allclose(T, given @ N, atol=1e-12)
 
 
+def step(mapper):
+    """A training step and what follows it, as in `OnlineMapper.advance`."""
+    mapper.step()
+    if mapper.refinement_turn is not None:
+        mapper.refine(mapper.refinement_turn)
+
+
 def mapped(box, noise, settings, steps, count=14):
     """A map whose keyframes err by noise times 2 cm and 1 degree (root mean square), and the true poses."""
     rng, frames = np.random.default_rng(0), box.walk(count)
@@ -41,7 +48,7 @@ def mapped(box, noise, settings, steps, count=14):
         wrong = moved(frame.T_world_camera, size * rng.standard_normal(6))
         assert mapper.add_frame(replace(frame, T_world_camera=wrong)).accepted
     for _ in range(steps):
-        mapper.step()
+        step(mapper)
     return mapper, np.stack([frame.T_world_camera for frame in frames])
 
 
@@ -92,7 +99,7 @@ def test_what_is_derived_from_poses_follows_and_the_given_ones_are_kept(box, tmp
     given, moved_slots, versions = store.host_poses.copy(), [], []
     for _ in range(6):
         poses = store.host_poses.copy()
-        mapper.step()
+        step(mapper)
         moved_slots += np.flatnonzero((store.host_poses != poses).any(axis=(1, 2))).tolist()
         versions.append(mapper.keyframes_version)
     assert moved_slots == [0, 1, 2] and np.diff(versions).tolist() == [0, 1, 0, 1, 0]
