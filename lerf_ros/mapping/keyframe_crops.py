@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.sight import seen_by
 
@@ -23,15 +23,19 @@ class CropsAt(NamedTuple):
 
 
 class KeyframeCrops:
-    """The pyramids of all keyframes, asked directly."""
+    """The pyramids of all keyframes, asked directly.
+
+    Attributes:
+        store: the same; M = K `store.layout.total` crops of its K keyframes are numbered one keyframe after another.
+    """
 
     def __init__(self, store: KeyframeStore) -> None:
-        self._store = store
+        self.store = store
 
     @torch.no_grad()
     def at(self, x_world: Tensor) -> CropsAt:
         """The crops of all keyframes around points (P, 3); nobody sees one that is NaN."""
-        store, layout, K = self._store, self._store.layout, len(self._store)
+        store, layout, K = self.store, self.store.layout, len(self.store)
         every = torch.arange(K, device=store.poses.device)[:, None]
         sight = seen_by(store, every, x_world)
         corners = layout.corners(sight.uv.flatten(0, 1))
@@ -41,34 +45,39 @@ class KeyframeCrops:
 
     @torch.no_grad()
     def similarity(self, text_embeds: Tensor) -> Tensor:
-        """Cosines (M, T) of texts (T, D) with all crops, one keyframe after another; -inf where one is not encoded."""
-        embeds, text = self._store.embeds[: len(self._store)], text_embeds.T
-        encoded = self._store.valid[: len(embeds), self._levels].view(-1, 1)
+        """Cosines (M, T) of texts (T, D) with all crops; -inf where one is not encoded."""
+        store, layout = self.store, self.store.layout
+        counts = layout.table_on(store.valid.device)[1:3].prod(dim=0).long()
+        encoded = store.valid[: len(store)].repeat_interleave(counts, dim=1, output_size=layout.total).view(-1, 1)
+        return torch.where(encoded, self.cosines(text_embeds), -torch.inf)
+
+    @torch.no_grad()
+    def cosines(self, text_embeds: Tensor) -> Tensor:
+        """As `similarity`, of no meaning where a crop is not encoded."""
+        embeds, text = self.store.embeds[: len(self.store)], text_embeds.T
         if embeds.is_cuda:
-            cosines = torch.mm(embeds.flatten(0, 1), text.to(embeds), out_dtype=torch.float32)
-        else:  # which is no faster in halves
-            cosines = torch.cat([of_keyframe.float() @ text.float() for of_keyframe in embeds])
-        return torch.where(encoded, cosines, -torch.inf)
+            return torch.mm(embeds.flatten(0, 1), text.to(embeds), out_dtype=torch.float32)
+        return torch.cat([of_keyframe.float() @ text.float() for of_keyframe in embeds])  # no faster in halves
 
     def middles(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """What was measured in the middle of crops (C,), numbered as in `similarity`: x_world (C, 3) m, NaN where
-        nothing was, and the crops' physical size (C,) m there."""
-        store, total = self._store, self._store.layout.total
-        slots, crops = crops // total, crops % total
-        sizes = store.layout.sizes_on(crops.device)[self._levels[crops]]
-        x_world, depth_z = store.lifted(slots, self._centres[crops])
-        return x_world, sizes * depth_z / store.intrinsics[slots, 1]
+        """What was measured in the middle of crops (C,) int64: x_world (C, 3) m, NaN where nothing was, and the crops'
+        physical size (C,) m there; float64. Where our kernels run, one launch finds them."""
+        if runs_kernels(crops.device):
+            from lerf_ros.mapping.keyframe_crops_triton import middles_triton  # not everywhere installed
 
-    @cached_property
-    def _levels(self) -> Tensor:
-        """(total,) int64, of a keyframe's crops."""
-        counts = torch.tensor([level.count for level in self._store.layout.levels])
-        return torch.arange(len(counts)).repeat_interleave(counts).to(self._store.embeds.device)
+            return middles_triton(self.store, crops)
+        return self.middles_torch(crops)
 
-    @cached_property
-    def _centres(self) -> Tensor:
-        """(total, 2) px, the nearest pixels to the centres of a keyframe's crops."""
-        camera, layout = self._store.camera, self._store.layout
-        last = torch.tensor([camera.width - 1, camera.height - 1])
-        centres = torch.cat([layout.centres(level) for level in range(len(layout.levels))])
-        return centres.clamp_min(0).minimum(last).round().to(self._store.embeds.device)
+    def middles_torch(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Reference backend of `middles`."""
+        store, camera, layout = self.store, self.store.camera, self.store.layout
+        slots, crops = crops // layout.total, crops % layout.total
+        sizes, _, columns, stride, offset, first_centre = layout.table_on(crops.device)
+        level = torch.bucketize(crops, offset[1:].long(), right=True)
+        number, across = crops - offset[level].long(), columns[level].long()
+        row_column = torch.stack([number % across, number // across], dim=-1)
+        centres = first_centre[level, None] + stride[level, None] * row_column
+        u, v = centres.unbind(dim=-1)
+        nearest = torch.stack([u.clamp(0, camera.width - 1), v.clamp(0, camera.height - 1)], dim=-1).round()
+        x_world, depth_z = store.lifted(slots, nearest)
+        return x_world, sizes[level] * depth_z / store.intrinsics[slots, 1]

@@ -17,7 +17,7 @@ _POINTS = 128  # per program
 
 
 @triton.jit
-def _rounded(x):
+def rounded(x):
     """The nearest whole number, of two the even one, as torch's."""
     below = tl.floor(x)
     part, odd = x - below, below - 2.0 * tl.floor(0.5 * below)
@@ -54,7 +54,7 @@ def look(x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, 
     focal_u, focal_v = tl.load(camera, mask=exists, other=1.0), tl.load(camera + 1, mask=exists, other=1.0)
     middle_u, middle_v = tl.load(camera + 2, mask=exists, other=0.0), tl.load(camera + 3, mask=exists, other=0.0)
     u, v = _pixel(focal_u, right, depth, middle_u), _pixel(focal_v, down, depth, middle_v)
-    column, row = _rounded(u), _rounded(v)
+    column, row = rounded(u), rounded(v)
     inside = (forward > nearest) & (column >= 0.0) & (column < width) & (row >= 0.0) & (row < height)
     column, row = tl.where(inside, column, 0.0).to(tl.int64), tl.where(inside, row, 0.0).to(tl.int64)
     measured = tl.load(depth_images + (slot * height + row) * width + column, mask=exists, other=0.0).to(tl.float32)
