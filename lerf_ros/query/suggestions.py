@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from lerf_ros.host import on_host
 from lerf_ros.query.maxima import MaximaFinder, Region
@@ -29,11 +28,7 @@ def suggested(
     comes back has no height of its own: a closer look has to confirm it.
     """
     result = {text: list(found) for text, found in regions.items()}
-    best = votes.best(_CROPS)  # (T, C)
-    places, scales = votes.crops.middles(best.flatten())
-    number = torch.arange(len(best), device=best.device).repeat_interleave(best.shape[1], output_size=best.numel())
-    arrays = on_host(places, scales, votes.shares(number, places))
-    of_texts = zip(*(array.reshape(*best.shape, *array.shape[1:]) for array in arrays), strict=True)
+    of_texts = zip(*on_host(*votes.places(_CROPS)), strict=True)
     for text, (x_world, sizes, shares) in zip(votes.texts, of_texts, strict=True):
         i = int(np.argmax(np.nan_to_num(shares)))
         position, scale, first = x_world[i], float(sizes[i]), regions[text][0]
