@@ -16,7 +16,9 @@ from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.query.neighbourhood import Graph, component
+from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import find_targets
+from lerf_ros.query.votes import Votes
 
 _CAMERA = Camera(fx=300.0, fy=300.0, cx=159.5, cy=119.5, width=320, height=240)
 _SETTINGS = {"keyframe.capacity": 2, "keyframe.unseen_share": 0.0, "close_up.memory_mb": 1}
@@ -59,8 +61,11 @@ def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> No
         online.advance()
     for _ in range(extent.steps):
         online.advance()
-    find_targets(online.surface(extent.points), encoder, ["object"])
-    # So young a map has no surface to ask about.
+    surface = online.surface(extent.points)
+    find_targets(surface, encoder, ["object"])
+    # So young a map has no surface to ask about, but crops that vote.
+    if surface.keyframe_crops is not None:
+        Votes(surface.keyframe_crops, encoder, ["object"], QueryOptions()).places(1)
     component(Graph.of(np.zeros((2, 1), np.int64)), 0, np.ones(2, np.float32), 1.0)
     online.mapper.render(_CAMERA, np.eye(4), stride=extent.stride)
     del online
