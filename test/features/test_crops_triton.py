@@ -1,22 +1,10 @@
-"""The Triton kernel that cuts crops against the torch reference: on a GPU where there is one, else under Triton's
-interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this module runs
-itself once more in a process of its own."""
-
-import os
+"""The Triton kernel that cuts crops against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.features.pyramid import PyramidLayout
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 # Tiny, for the interpreter takes its time for every tap: crops of 2, 4 and 9 px.
 LAYOUT = PyramidLayout.build(13, 19, (0.15, 0.3, 0.7), (1.0, 0.7, 0.5))
@@ -58,7 +46,7 @@ def assert_agrees(layout, images, slots, crops, size):
     return found
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 18
 

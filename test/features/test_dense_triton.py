@@ -1,24 +1,13 @@
-"""The Triton kernel of dense features at pixels against the torch reference: on a GPU where there is one, else under
-Triton's interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this module
-runs itself once more in a process of its own."""
-
-import os
+"""The Triton kernel of dense features at pixels against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.features.dense import DenseGrid
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 
-@pytest.mark.skipif(CUDA or INTERPRETED, reason="this process runs the kernels itself")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 4
 

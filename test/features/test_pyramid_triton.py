@@ -1,22 +1,10 @@
-"""The Triton kernel of what crop pyramids say to training against the torch reference: on a GPU where there is one,
-else under Triton's interpreter, which has to be chosen for a whole process before a kernel is defined; so without it,
-this module runs itself once more in a process of its own."""
-
-import os
+"""The Triton kernel of what crop pyramids say to training against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.features.pyramid import PyramidLayout
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 LAYOUT = PyramidLayout.build(480, 640)  # seven levels of 24 to 240 px
 NONE, ALL = [0] * 7, [1] * 7
@@ -73,7 +61,7 @@ def valid_of(rows):
     return torch.tensor(rows, dtype=torch.bool, device=DEVICE)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 18
 

@@ -1,13 +1,8 @@
-"""The fused vision transformer against open_clip's own forward.
-
-Its Triton kernels run on a GPU where there is one, else under Triton's interpreter, which has to be chosen for a whole
-process before a kernel is defined; so without it, this module runs itself once more in a process of its own."""
+"""The fused vision transformer against open_clip's own forward, and its Triton kernels (see test/kernels.py)."""
 
 from __future__ import annotations
 
 import copy
-import importlib.util
-import os
 from functools import partial
 
 import open_clip
@@ -29,13 +24,7 @@ from lerf_ros.features.vision_transformer import (
     patches_torch,
     quick_gelu_torch,
 )
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-DEVICE = "cuda" if CUDA else "cpu"
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import CUDA, DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6], device=DEVICE), torch.tensor([0.2, 0.3, 0.25], device=DEVICE)
 STEP = {torch.float32: 1e-5, torch.bfloat16: 2**-7}  # between neighbours in bfloat16: the interpreter cuts off
@@ -222,15 +211,13 @@ def test_on_a_gpu_in_bfloat16_no_further_from_float32_than_open_clip(quick_gelu)
     assert far_fused < 1.2 * far_own
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch on Linux")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__, "-k", "kernel") >= 30
 
 
 @pytest.fixture
 def kernels():
-    pytest.importorskip("triton")
     from lerf_ros.features import vision_transformer_triton
 
     return Passes(

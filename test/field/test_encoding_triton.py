@@ -1,24 +1,10 @@
-"""The Triton kernels against the torch reference: on a GPU where there is one, else under Triton's interpreter.
-
-The interpreter has to be chosen before a kernel is defined, for a whole process; so without it, this module runs itself
-once more in a process of its own.
-"""
-
-import os
+"""The Triton kernels against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.field.encoding import GridLayout, HashGrid, HashGridConfig, encode_torch
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 # Dense levels, one of them padded to a multiple of 8, hashed ones, and a resolution that is not whole.
 CONFIGS = {features: HashGridConfig(5, features, 10, 5, 120) for features in (1, 2, 3, 4, 8)}
@@ -55,7 +41,7 @@ def encode_triton():
     return encode_triton
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 13
 

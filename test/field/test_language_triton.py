@@ -1,7 +1,4 @@
-"""The Triton kernels around the products of a sweep over scales against the torch reference: on a GPU where there is
-one, else under Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
-
-import os
+"""The Triton kernels around the products of a sweep over scales against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
@@ -9,22 +6,14 @@ from torch.nn.functional import normalize
 
 from lerf_ros.field.language import LanguageField, cosines_torch, first_layer_torch
 from test.field.test_language import COARSE, FINE
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import CUDA, DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 8
 

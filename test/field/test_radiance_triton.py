@@ -1,29 +1,16 @@
-"""The fused networks of the radiance field against its plain ones: on a GPU where there is one, else under Triton's
-interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this module runs
-itself once more in a process of its own."""
-
-import os
+"""The fused networks of the radiance field against its plain ones (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.field.encoding import HashGrid, HashGridConfig
 from lerf_ros.field.radiance import RadianceField
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-# float32 is for tests: on a GPU, its products compile for minutes and are never used
-needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import DEVICE, needs_cuda, needs_interpreter, starts_interpreter
 
 LIMIT = 11.0
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 5
 

@@ -1,7 +1,4 @@
-"""The Triton kernels of what close-ups say about points against the torch reference: on a GPU where there is one, else
-under Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
-
-import os
+"""The Triton kernels of what close-ups say about points against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
@@ -10,14 +7,7 @@ from torch.nn.functional import normalize
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.mapping.close_up_means import Pyramids, Sights, means_torch, needed_torch
 from lerf_ros.mapping.crop_means import log_bins
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 KEYFRAMES, ROWS = 4, 3
 LAYOUT = PyramidLayout.build(48, 64, (0.1, 0.2, 0.4), (0.5, 0.5, 0.5))
@@ -52,7 +42,7 @@ def pyramids_of(channels, bins, seed=1):
 OF_SLOT = [[0, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]]  # row, and which sizes are encoded
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 10
 

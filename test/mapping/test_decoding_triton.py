@@ -1,8 +1,5 @@
-"""The Triton kernels of a ray's heaviest samples and their blend against torch: on a GPU where there is one, else under
-Triton's interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this module
-runs itself once more in a process of its own."""
+"""The Triton kernels of a ray's heaviest samples and their blend against torch (see test/kernels.py)."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -13,17 +10,10 @@ from lerf_ros.field.language import LanguageField
 from lerf_ros.mapping import decoding
 from lerf_ros.mapping.config import LanguageConfig
 from lerf_ros.render.volume import accumulate, median_depth
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, INTERPRETED, needs_kernels, starts_interpreter
 
 
-@pytest.mark.skipif(CUDA or INTERPRETED, reason="this process runs the kernels itself")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 9
 

@@ -1,8 +1,4 @@
-"""The fused losses on language against the plain ones: on a GPU where there is one, else under Triton's interpreter,
-which has to be chosen for a whole process before a kernel is defined; so without it, this module runs itself once more
-in a process of its own."""
-
-import os
+"""The fused losses on language against the plain ones (see test/kernels.py)."""
 
 import pytest
 import torch
@@ -13,18 +9,10 @@ from lerf_ros.field.language import LanguageField
 from lerf_ros.mapping.decoding import LanguageFeatures
 from lerf_ros.mapping.losses import dino_loss, language_loss, language_losses
 from lerf_ros.mapping.mapper import Mapper
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, INTERPRETED, needs_cuda, needs_kernels, starts_interpreter
 
 
-@pytest.mark.skipif(CUDA or INTERPRETED, reason="this process runs the kernels itself")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 16
 

@@ -1,7 +1,5 @@
-"""The Triton kernel that asks keyframes about points of the surface against the torch reference: on a GPU where there
-is one, else under Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
-
-import os
+"""The Triton kernel that asks keyframes about points of the surface against the torch reference (see
+test/kernels.py)."""
 
 import pytest
 import torch
@@ -10,14 +8,7 @@ from torch.nn.functional import normalize
 from lerf_ros.mapping.decoding import CropScale
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.observation import observed_torch, scales_per_metre
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 
 @pytest.fixture
@@ -40,7 +31,7 @@ def points(box, count, seed=0):
     return x_world.to(DEVICE), normalize(torch.randn(count, 3, generator=generator), dim=1).to(DEVICE)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 6
 

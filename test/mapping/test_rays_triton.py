@@ -1,8 +1,4 @@
-"""The kernel that draws the rays of a step against its reference with the same random numbers: on a GPU where there is
-one, else under Triton's interpreter, which has to be chosen for a whole process before a kernel is defined; so without
-it, this module runs itself once more in a process of its own."""
-
-import os
+"""The kernel that draws the rays of a step against its reference with the same random numbers (see test/kernels.py)."""
 
 import pytest
 import torch
@@ -12,20 +8,14 @@ from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.rays import drawn_batch, rays_of_slots_torch
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
 CAMERA = Camera(fx=40.0, fy=41.0, cx=31.5, cy=23.5, width=64, height=48)
 BOUNDS = SceneBounds((450_000.25, 5_400_000.5, 3.0), 3.5)  # a map in UTM
 RAYS = 150
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 6
 

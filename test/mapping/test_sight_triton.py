@@ -1,7 +1,4 @@
-"""The Triton kernel that finds points in keyframes against the torch reference: on a GPU where there is one, else under
-Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
-
-import os
+"""The Triton kernel that finds points in keyframes against the torch reference (see test/kernels.py)."""
 
 import numpy as np
 import pytest
@@ -9,14 +6,7 @@ import torch
 
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.sight import seen_by, seen_by_torch
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 
 @pytest.fixture
@@ -49,7 +39,7 @@ def assert_agrees(store, slots, x_world):
     return expected
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 5
 

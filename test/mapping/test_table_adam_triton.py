@@ -1,23 +1,11 @@
-"""The Triton kernel of the tables' Adam against the torch reference: on a GPU where there is one, else under Triton's
-interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this module runs
-itself once more in a process of its own."""
-
-import os
+"""The Triton kernel of the tables' Adam against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.captured import Captured
 from lerf_ros.mapping.table_adam import AdamConstants, TableAdam, TableState, update_torch
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 CONSTANTS = AdamConstants(0.9, 0.99, 1e-15)
 
@@ -33,7 +21,7 @@ def draw(count, share, generator):
     return (torch.randn(count, generator=generator) * touched).to(DEVICE)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 8
 

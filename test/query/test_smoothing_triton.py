@@ -1,7 +1,4 @@
-"""The Triton kernel that smooths a sweep over the surface against the torch reference: on a GPU where there is one,
-else under Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
-
-import os
+"""The Triton kernel that smooths a sweep over the surface against the torch reference (see test/kernels.py)."""
 
 import pytest
 import torch
@@ -11,17 +8,10 @@ from lerf_ros.mapping.surface import SurfacePoints
 from lerf_ros.query.maxima import MaximaFinder
 from lerf_ros.query.relevancy import half_step, scale_sweep
 from lerf_ros.query.sweep import Sweep
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 2
 

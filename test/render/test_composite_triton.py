@@ -1,22 +1,10 @@
-"""The Triton kernels of compositing against the torch reference in float64: on a GPU where there is one, else under
-Triton's interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this module
-runs itself once more in a process of its own."""
-
-import os
+"""The Triton kernels of compositing against the torch reference in float64 (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.render.composite import composite_torch
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 NEAR, FAR, SIGHT_SIGMA, OPAQUE = 0.1, 6.0, 0.05, 6e4
 RAYS = 9
@@ -74,7 +62,7 @@ def assert_close(found, expected, atol):
     torch.testing.assert_close(found.double(), expected, atol=atol, rtol=1e-5)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 16
 

@@ -1,23 +1,14 @@
-"""The Triton kernel that finds where rays end against the torch reference in float64: on a GPU where there is one, else
-under Triton's interpreter, in a process of its own (see test_composite_triton.py)."""
-
-import os
+"""The Triton kernel that finds where rays end against the torch reference in float64 (see test/kernels.py)."""
 
 import pytest
 import torch
 
 from lerf_ros.render.ends import Ends, ray_ends_torch
+from test.kernels import needs_kernels, starts_interpreter
 from test.render.test_composite_triton import SAMPLES, rays
 
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= len(SAMPLES) + 1
 

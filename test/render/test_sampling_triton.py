@@ -1,8 +1,4 @@
-"""The Triton kernels of sampling against the torch references, with the same noise: on a GPU where there is one, else
-under Triton's interpreter, which has to be chosen for a whole process before a kernel is defined; so without it, this
-module runs itself once more in a process of its own."""
-
-import os
+"""The Triton kernels of sampling against the torch references, with the same noise (see test/kernels.py)."""
 
 import pytest
 import torch
@@ -18,21 +14,13 @@ from lerf_ros.render.sampling import (
     spaced_edges,
     stratified_edges,
 )
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
-needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+from test.kernels import DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
 NEAR, FAR, RADIUS = 0.15, 8.0, 2.0
 NAN = float("nan")
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 40
 
