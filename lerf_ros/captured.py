@@ -6,14 +6,17 @@ import gc
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+R = TypeVar("R")
+
 _EAGER_RUNS = 3  # before capture: they create optimiser state and let libraries choose their kernels
 
 
-class Captured:
+class Captured(Generic[R]):
     """Runs work that launches the same kernels on the same tensors every time.
 
     Such work reads only tensors that stay where they are (buffers, parameters, device scalars), draws its random
@@ -21,12 +24,12 @@ class Captured:
     replayed; elsewhere it is simply called.
 
     Args:
-        work: returns scalars or other tensors of fixed shape. What a replay returns are the same tensors with new
-            values: copy what is to be kept beyond the next run.
+        work: returns tensors of fixed shape, in whatever holds them. What a replay returns is the same, with new values
+            in the tensors: copy what is to be kept beyond the next run.
         device: where the work runs.
     """
 
-    def __init__(self, work: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
+    def __init__(self, work: Callable[[], R], device: torch.device) -> None:
         self._work = work
         self._device = device
         self._side: torch.cuda.Stream | None = None
@@ -36,10 +39,9 @@ class Captured:
         """Drops what was captured, and with it the memory that only replays use."""
         self._shape: Hashable = None
         self._eager_runs = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._results: tuple[Tensor, ...] = ()
+        self._replayed: tuple[torch.cuda.CUDAGraph, R] | None = None  # the graph, and what the work returned
 
-    def run(self, shape: Hashable) -> tuple[Tensor, ...]:
+    def run(self, shape: Hashable) -> R:
         """Runs the work once.
 
         Args:
@@ -50,7 +52,7 @@ class Captured:
         if shape != self._shape:
             self.forget()
             self._shape = shape
-        if self._graph is None:
+        if self._replayed is None:
             if self._eager_runs < _EAGER_RUNS:
                 self._eager_runs += 1
                 return self._on_side_stream()
@@ -58,11 +60,12 @@ class Captured:
             # Other threads (a decoder of images, say) may use the device meanwhile.
             with _no_garbage(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 results = self._work()
-            self._graph, self._results = graph, results  # only now: a capture that failed is never replayed
-        self._graph.replay()
-        return self._results
+            self._replayed = graph, results  # only now: a capture that failed is never replayed
+        graph, results = self._replayed
+        graph.replay()
+        return results
 
-    def _on_side_stream(self) -> tuple[Tensor, ...]:
+    def _on_side_stream(self) -> R:
         """As capture wants it: what runs before it must not leave work on the default stream."""
         # Always the same stream: what memory one stream has used, another one does not get.
         side = self._side = self._side or torch.cuda.Stream(self._device)
@@ -86,7 +89,7 @@ class CapturedBatches:
     def __init__(self, network: Callable[[Tensor], Tensor], most: int, fewest: int = 16) -> None:
         self._network = network
         self._most, self._fewest = most, min(fewest, most)
-        self._of_length: dict[int, tuple[Tensor, Captured]] = {}
+        self._of_length: dict[int, tuple[Tensor, Captured[tuple[Tensor]]]] = {}
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The network's outputs (B, D) for inputs (B, ...), B > 0, which always have the same shape but for B."""

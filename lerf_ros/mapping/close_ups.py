@@ -97,8 +97,8 @@ class CloseUps:
         """How many places can be looked at in one call of `means`."""
         return max(1, self.capacity // self._config.views)
 
-    def means(self, x_world: Tensor, slots: Tensor, wanted: Tensor, least_px: Tensor) -> Means:
-        """What crops of keyframes say about points (N, 3).
+    def sights(self, x_world: Tensor, slots: Tensor, wanted: Tensor, least_px: Tensor) -> Sights:
+        """Points (N, 3) in crops of keyframes.
 
         Args:
             slots: (V, N) keyframes asked about each point, of at most `places` times `close_up.views` ...
@@ -106,26 +106,36 @@ class CloseUps:
             least_px: (V, N), ... in crops of this size and larger.
         """
         sight = seen_by(self.store, slots, x_world)
-        sights = Sights(slots, sight.uv, sight.depth_z, sight.sees & wanted, least_px)
-        return means(sights, self._pyramids, self.encoded(sights))
+        return Sights(slots, sight.uv, sight.depth_z, sight.sees & wanted, least_px)
 
-    def encoded(self, sights: Sights) -> Tensor:
-        """Encodes the crops that are asked and returns, of each keyframe, the row of its close-ups and which sizes are
-        encoded there wherever they are asked: (K, 1 + L) int64.
+    def needed(self, sights: Sights) -> Tensor:
+        """(capacity of the store, total) bool: which crops `means` of them reads."""
+        return needed_crops(sights, self.layout, self.store.config.capacity)
+
+    def means(self, sights: Sights, slots: Tensor, needed: Tensor) -> Means:
+        """What crops of keyframes say about points; those that are missing are encoded first, see `encoded`."""
+        return means(sights, self._pyramids, self.encoded(slots, needed))
+
+    def encoded(self, slots: Tensor, needed: Tensor) -> Tensor:
+        """Encodes the crops needed (n, total) bool of keyframes slots (n,), some perhaps named again; returns, of each
+        slot of the store, the row of its close-ups and which sizes are encoded there wherever they are needed:
+        (capacity, 1 + L) int64.
 
         The largest crops come first, and are always there; then the smaller ones, while no more than `close_up.crops`
         of a keyframe have to be encoded, and no more than the encoder manages in `close_up.seconds`. What is left is
         for the next question."""
-        (needed,) = on_host(needed_crops(sights, self.layout, len(self.store)))
-        slots = np.flatnonzero(needed.any(axis=1))
-        rows = np.array(self._rows_of(slots.tolist()), np.int64)
+        named, of_named = on_host(slots, needed)
+        every, first = np.unique(named, return_index=True)
+        is_asked = of_named[first].any(axis=1)
+        asked_slots, asked = every[is_asked], of_named[first[is_asked]]
+        rows = np.array(self._rows_of(asked_slots.tolist()), np.int64)
         if self._config.seconds and self._pace.per_second is None:
-            self._encode_asked(slots, rows, needed[slots], self._batch.size)
+            self._encode_asked(asked_slots, rows, asked, self._batch.size)
             self._pace.settle()
         budget = self._config.seconds * (self._pace.per_second or 0) or math.inf
-        of_slot = np.zeros((len(needed), 1 + len(self.layout.levels)), np.int64)
-        of_slot[slots, 0] = rows
-        of_slot[slots, 1:] = self._encode_asked(slots, rows, needed[slots], budget)
+        of_slot = np.zeros((self.store.config.capacity, 1 + len(self.layout.levels)), np.int64)
+        of_slot[asked_slots, 0] = rows
+        of_slot[asked_slots, 1:] = self._encode_asked(asked_slots, rows, asked, budget)
         return on_device(of_slot, self.store.images.device)
 
     def _encode_asked(

@@ -116,6 +116,7 @@ class Mapper:
         self._selectors: dict[str, KeyframeSelector] = {}  # by stream: how sharp is sharp depends on the camera
         self._points = self._points_outside = 0
         self._trajectory: Trajectory | None = None  # the latest correction
+        self._source: SurfaceSource | None = None
         self._surface: _KeptSurface | None = None
         if camera is not None:
             self._reserve(camera)
@@ -281,8 +282,10 @@ class Mapper:
             raise RuntimeError("this map was made without an encoder: it has colours and depth, but no language")
         kept, asked = self._surface, (max_points, close_ups)
         if kept is None or kept.asked != asked or (kept.version != self.version and kept.age > max_age):
-            source = SurfaceSource(self.fields, self.config, self.bounds, self.store, close_ups)
-            kept = self._surface = _KeptSurface(source.everywhere(max_points), asked, self.version, time.monotonic())
+            if self._source is None or self._source.close_ups is not close_ups:
+                self._source = SurfaceSource(self.fields, self.config, self.bounds, self.store, close_ups)
+            surface = self._source.everywhere(max_points)
+            kept = self._surface = _KeptSurface(surface, asked, self.version, time.monotonic())
         return kept.surface
 
     @property
@@ -334,7 +337,7 @@ class Mapper:
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None
         self.bounds = bounds
-        self._refinement = None
+        self._refinement = self._source = self._surface = None
         self._trainer = None  # its moments and its captured step make room for those of the next one
         self._trainer = Trainer(self.config, self.fields, self.store, bounds, self._rays)
         if self.config.refinement.rate > 0:
@@ -372,7 +375,7 @@ class Mapper:
         if outside <= _MUCH_OUTSIDE * len(points):
             return
         if self.config.scene.radius is None:
-            self._surface = self._trainer = self._refinement = None  # they hold the former fields
+            self._source = self._surface = self._trainer = self._refinement = None  # they hold the former fields
             self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
             self._bound(enclosing(self.config.scene, self.store.seen_points()))
             self._points = self._points_outside = 0

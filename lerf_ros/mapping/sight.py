@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lerf_ros.host import on_device
 from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.keyframes import KeyframeStore
 
 VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
 NEAREST = 1e-6  # m: what is nearer to the plane of the camera, or behind it, has no place in the image
-_POLES = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])  # of a ball, after its centre
 
 
 class Sight(NamedTuple):
@@ -63,7 +62,7 @@ def seen_by_torch(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight
 
 class Views(NamedTuple):
     """The keyframes that show each of L places best, the best first: slots (V, L); uv (V, L, 2) px of the place's
-    centre; px_per_m (V, L) there; known (V, L) bool, False where there are no more."""
+    centre; px_per_m (V, L) there; known (V, L) bool, False where there are no more: then the slot is 0."""
 
     slots: Tensor
     uv: Tensor
@@ -72,15 +71,25 @@ class Views(NamedTuple):
 
 
 def best_views(store: KeyframeStore, centres: Tensor, radii: Tensor, count: int) -> Views:
-    """The keyframes, at most `count`, that show balls with centres (L, 3) and radii (L,) best: large and whole."""
-    K, L = len(store), len(centres)
-    points = centres[:, None] + radii[:, None, None] * on_device(_POLES, centres.device)  # (L, 7, 3)
-    sight = seen_by(store, torch.arange(K, device=centres.device)[:, None], points.flatten(0, 1))
+    """The keyframes, at most `count`, that show balls with centres (L, 3) and radii (L,) best: large and whole. Asks
+    all slots of the store, whether keyframes are in them or not: nothing depends on how many there are by now."""
+    slots, L = torch.arange(store.config.capacity, device=centres.device), len(centres)
+    points = centres[:, None] + radii[:, None, None] * _poles_on(centres.device)  # (L, 7, 3)
+    sight = seen_by(store, slots[:, None], points.flatten(0, 1))
     uv, depth_z, inside, sees = (
         each.unflatten(1, (L, -1)) for each in (sight.uv, sight.depth_z, sight.inside, sight.sees)
     )
-    px_per_m = store.intrinsics[:K, 1:2] / depth_z[..., 0]
+    px_per_m = store.intrinsics[:, 1:2] / depth_z[..., 0]
     shown = inside[..., 1:].float().mean(dim=2)
-    worth, slots = (px_per_m * sees[..., 0] * shown).topk(min(count, K), dim=0)
-    uv = uv[:, :, 0].gather(0, slots[..., None].expand(-1, -1, 2))
-    return Views(slots, uv, px_per_m.gather(0, slots), worth > 0)
+    in_use = (slots < store.count)[:, None]
+    worth, best = (px_per_m * (sees[..., 0] & in_use) * shown).topk(min(count, len(slots)), dim=0)
+    known = worth > 0
+    best = torch.where(known, best, 0)
+    uv = uv[:, :, 0].gather(0, best[..., None].expand(-1, -1, 2))
+    return Views(best, uv, px_per_m.gather(0, best), known)
+
+
+@lru_cache
+def _poles_on(device: torch.device) -> Tensor:
+    """(7, 3) float64: the middle of the unit ball and its six poles, made once: captured work reads it."""
+    return torch.from_numpy(np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])).to(device)

@@ -37,8 +37,8 @@ class SurfacePoints:
         return bool((self.scale_min <= self.scale_max).any())
 
 
-class SemanticSurface(Protocol):
-    """What a question needs. The trained map and the voxel baseline both give one."""
+class AskedSurface(Protocol):
+    """Points that know how well texts fit them."""
 
     @property
     def points(self) -> SurfacePoints: ...
@@ -47,6 +47,10 @@ class SemanticSurface(Protocol):
         """Cosines (S, N, T) of the N points, seen at the scales (S,) in metres, or at (S, N), for each point its own,
         with the unit text_embeds (T, D)."""
         ...
+
+
+class SemanticSurface(AskedSurface, Protocol):
+    """What a question needs. The trained map and the voxel baseline both give one."""
 
     def closer(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
         """The surface inside balls with centres (L, 3) m, map frame, and radii (L,) m, with up to max_points points
@@ -60,8 +64,8 @@ class SemanticSurface(Protocol):
 
 
 class Closer(NamedTuple):
-    """A closer look at several places, a ball each: their points, place by place. Of what fills the places up nothing
-    is supervised."""
+    """A closer look at several places, a ball each: their points, place by place. Of what fills places up nothing is
+    supervised; places beyond those asked for are empty."""
 
-    surface: SemanticSurface
+    surface: AskedSurface
     places: Places

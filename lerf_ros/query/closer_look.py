@@ -54,10 +54,12 @@ def _best(
     texts = list(dict.fromkeys(text for text, _ in regions))
     finder = MaximaFinder(points, options.min_support, options.prominence, places)
     scales = scale_sweep(points.scale_min, points.scale_max, options.scale_steps, places)
-    own_text = places.each(on_device([texts.index(text) for text, _ in regions], scales.device))
+    number = np.zeros(len(places), np.int64)
+    number[: len(regions)] = [texts.index(text) for text, _ in regions]
+    own_text = places.each(on_device(number, scales.device))
     heights = finder.heights(sweep_of_places(closer.surface, encoder, texts, own_text, scales, options))
-    best = []
-    for (_, region), within in zip(regions, places.slices(), strict=True):
+    best = []  # the places beyond those of the regions are empty
+    for (_, region), within in zip(regions, places.slices()):
         found = next(finder.regions(heights, region.floor, within), None)
         if found is not None:  # how large it is, the whole map shows
             region = replace(found, support=region.support, covered=region.covered)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
-from lerf_ros.mapping.surface import SemanticSurface
+from lerf_ros.mapping.surface import AskedSurface
 from lerf_ros.query.options import QueryOptions
 
 
@@ -29,7 +29,7 @@ class Sweep:
 
 
 def sweeps(
-    surface: SemanticSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
+    surface: AskedSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
 ) -> list[Sweep]:
     """How well each text fits the surface at the scales, in one pass over it."""
     ranks, offset = _ranked(surface, encoder, texts, scales, options)
@@ -37,7 +37,7 @@ def sweeps(
 
 
 def sweep_of_places(
-    surface: SemanticSurface,
+    surface: AskedSurface,
     encoder: Encoder,
     texts: Sequence[str],
     text: Tensor,
@@ -51,7 +51,7 @@ def sweep_of_places(
 
 
 def _ranked(
-    surface: SemanticSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
+    surface: AskedSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
 ) -> tuple[Tensor, Tensor]:
     """Ranks (T, S, N) and their offset (S, N)."""
     calibration = encoder.calibration

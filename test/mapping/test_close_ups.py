@@ -37,7 +37,9 @@ def around(close_ups, slot, uv=UV, least_px=0.0):
 
 def rows_and_encoded(close_ups, sights):
     """Of each sight (V, N) the row of the close-ups and which sizes (V, N, L) are asked and encoded."""
-    rows, encoded = close_ups.encoded(sights)[sights.slots].split([1, len(close_ups.layout.levels)], dim=-1)
+    slots = sights.slots.flatten()
+    of_slot = close_ups.encoded(slots, close_ups.needed(sights)[slots])
+    rows, encoded = of_slot[sights.slots].split([1, len(close_ups.layout.levels)], dim=-1)
     return rows[..., 0], asked(sights, close_ups.layout) & (encoded > 0)
 
 
@@ -194,7 +196,8 @@ def test_a_crop_is_about_what_is_in_front_at_its_middle(online, close_ups):
     x_camera = torch.stack([(u - cx) / fx * z, (v - cy) / fy * z, z], dim=1)
     x_world = x_camera @ store.poses[0, :3, :3].T + store.poses[0, :3, 3]
     one = torch.zeros(1, len(u))
-    means = close_ups.means(x_world, one.long(), one == 0, one)
+    sights = close_ups.sights(x_world, one.long(), one == 0, one)
+    means = close_ups.means(sights, torch.tensor([0]), close_ups.needed(sights)[[0]])
     assert means.seen.all() and wall_z.min() > 1.2
     sizes = torch.from_numpy(close_ups.layout.sizes)
     assert means.counts.sum(dim=1)[[0, 1, 3]].tolist() == [len(sizes)] * 3

@@ -187,7 +187,8 @@ def look(close_ups, slot, uv):
     """Encodes the crops of a keyframe around pixels (P, 2); which levels (L,) are there then."""
     one = torch.ones(1, len(uv))
     sights = Sights((slot * one).long(), torch.from_numpy(uv).float()[None], one, one > 0, 0 * one)
-    return close_ups.encoded(sights)[slot, 1:] > 0
+    slots = sights.slots.flatten()
+    return close_ups.encoded(slots, close_ups.needed(sights)[slots])[slot, 1:] > 0
 
 
 @pytest.mark.parametrize(("times", "batch"), [(1, 8), (2, 4)])

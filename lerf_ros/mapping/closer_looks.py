@@ -1,0 +1,202 @@
+"""Closer looks at places of the map: the surface around them as densely as the keyframes show it, with close-ups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lerf_ros.captured import Captured
+from lerf_ros.geometry.neighbours import Places
+from lerf_ros.host import on_device
+from lerf_ros.mapping.close_up_means import Sights
+from lerf_ros.mapping.close_ups import CloseUps
+from lerf_ros.mapping.config import CloseUpConfig
+from lerf_ros.mapping.crop_means import ScaledEmbeds
+from lerf_ros.mapping.decoding import CropScale, LanguageFeatures
+from lerf_ros.mapping.hits import RayCaster, one_per_cell
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.observation import observed
+from lerf_ros.mapping.sight import Views, best_views
+from lerf_ros.mapping.surface import Closer, SurfacePoints
+
+OVERSAMPLING = 2  # rays per point asked for: some are gated away, some fall into a cell that is taken
+_LEAST_CROP = 0.2  # of a closer look's radius: smaller crops show less than what can be told apart there
+_PLACES_AT_ONCE = 16  # ...
+_CROP_MEANS_AT_ONCE = 2**25  # ... and floats of their means
+_FEWEST_CAPTURED = 4  # places; numbers in between are filled up to a power of two
+
+
+@dataclass(frozen=True)
+class CloserSurface:
+    """Points of a closer look.
+
+    Attributes:
+        points: N surface points.
+        features: what each point's own ray knows about language.
+        crops: what close-ups say about each point; None: nothing.
+        crop_shares: (N,), how much that counts beside the field.
+    """
+
+    points: SurfacePoints
+    features: LanguageFeatures
+    crops: ScaledEmbeds | None = None
+    crop_shares: Tensor | None = None
+
+    def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
+        """Cosines (S, N, T): the weighted mean of the field's and of the crops'."""
+        similarity = self.features.similarity(scales, text_embeds)
+        if self.crops is None or self.crop_shares is None:
+            return similarity
+        return torch.lerp(similarity, self.crops.similarity(scales, text_embeds), self.crop_shares[:, None])
+
+
+class _Balls(NamedTuple):
+    """What is looked at: centres (L, 3) m, map frame, and radii (L,) m; exists (L,) bool, False of what fills up."""
+
+    centres: Tensor
+    radii: Tensor
+    exists: Tensor
+
+
+class _Look(NamedTuple):
+    """What a look at L balls finds before close-ups are asked, and what it will ask them: sights of their crops, and of
+    views slots (V L,) the crops needed (V L, total). None without close-ups."""
+
+    points: SurfacePoints
+    features: LanguageFeatures
+    places: Places
+    sights: Sights | None
+    slots: Tensor
+    needed: Tensor | None
+
+
+class CloserLooks:
+    """Looks at balls around points of the surface; at each from the keyframes that show it best.
+
+    The field blurs what is smaller than its cells. Here, where points are few, close-ups of those keyframes are asked
+    as well, where there are any. All that the device does until it is known which crops these take has a fixed shape:
+    on a GPU it is captured, for a few numbers of balls, to which others are filled up.
+
+    Args:
+        ranges: see `observation.scales_per_metre`; read anew at every look.
+    """
+
+    def __init__(
+        self,
+        caster: RayCaster,
+        config: CloseUpConfig,
+        store: KeyframeStore,
+        crop_scale: CropScale,
+        ranges: Tensor,
+        close_ups: CloseUps | None,
+    ) -> None:
+        self._caster, self._config, self._store = caster, config, store
+        self._crop_scale, self._ranges, self._close_ups = crop_scale, ranges, close_ups
+        self._captured: dict[tuple[int, int], tuple[_Balls, Captured[_Look]]] = {}  # by numbers of balls and of points
+        self._patterns: dict[int, Tensor] = {}  # of pixels, by how many across
+
+    def at(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
+        """Points of the surface inside balls, evenly spaced, as many balls at a time as memory allows.
+
+        Args:
+            centres: (L, 3) m, map frame: points of the surface.
+            radii: (L,) m.
+            max_points: at most so many in each.
+        """
+        at_once = max(1, _CROP_MEANS_AT_ONCE // (max_points * self._config.scale_bins * self._store.embed_dim))
+        at_once = min(at_once, _PLACES_AT_ONCE, self._close_ups.places if self._close_ups else _PLACES_AT_ONCE)
+        for part in zip(centres.split(at_once), radii.split(at_once), strict=True):
+            look = self._looked(*part, max_points, at_once)
+            yield Closer(self._with_close_ups(look), look.places)
+
+    @torch.no_grad()
+    def _looked(self, centres: Tensor, radii: Tensor, max_points: int, most: int) -> _Look:
+        device, count = self._store.images.device, len(radii)
+        filled = count
+        if device.type == "cuda":
+            filled = min(most, max(_FEWEST_CAPTURED, 1 << (count - 1).bit_length()))
+        if (filled, max_points) not in self._captured:
+            balls = _Balls(
+                torch.zeros(filled, 3, dtype=torch.float64, device=device),
+                torch.ones(filled, device=device),
+                torch.zeros(filled, dtype=torch.bool, device=device),
+            )
+            captured = Captured(partial(self._look, balls, max_points), device)
+            self._captured[filled, max_points] = balls, captured
+        balls, captured = self._captured[filled, max_points]
+        balls.centres[:count].copy_(centres, non_blocking=True)
+        balls.radii[:count].copy_(radii, non_blocking=True)
+        balls.exists.copy_(torch.arange(filled) < count, non_blocking=True)
+        look = captured.run(None)
+        # What is worked out of these later must not be kept for the next look.
+        return look._replace(places=Places(look.places.sizes, look.places.room))
+
+    def _look(self, balls: _Balls, max_points: int) -> _Look:
+        store, close_ups = self._store, self._close_ups
+        views = best_views(store, balls.centres, balls.radii, self._config.views)
+        slots, uv, within = self._pixels(views, balls.radii, max_points)
+        hits = self._caster.cast(slots.flatten(), uv.flatten(0, 1))
+        x_world, clear = hits.x_world.unflatten(0, slots.shape), hits.clear.view_as(slots)
+        inside = (x_world - balls.centres[:, None]).norm(dim=-1) <= balls.radii[:, None]
+        spacing = balls.radii * (math.pi / max_points) ** 0.5
+        clear = clear & inside & within & balls.exists[:, None]
+        kept, places = one_per_cell(x_world / spacing[:, None, None], clear, max_points)
+        exists = places.exists.flatten()
+        x_world = torch.where(exists[:, None], hits.x_world[kept], places.each(balls.centres))
+        slots, known = places.each(views.slots.T).T, places.each(views.known.T).T & exists
+        points = observed(store, self._ranges, self._crop_scale, x_world, hits.directions[kept], slots, known)
+        sights, needed = None, None
+        if close_ups is not None:
+            least_px = places.each((_LEAST_CROP * balls.radii * views.px_per_m).T).T
+            sights = close_ups.sights(points.x_world, slots, known, least_px)
+            needed = close_ups.needed(sights)[views.slots.flatten()]
+        return _Look(points, hits.features[kept], places, sights, views.slots.flatten(), needed)
+
+    def _with_close_ups(self, look: _Look) -> CloserSurface:
+        """Its points and what they say; crops of close-ups are encoded, where they are missing."""
+        if self._close_ups is None or look.sights is None or look.needed is None:
+            return CloserSurface(look.points, look.features)
+        means = self._close_ups.means(look.sights, look.slots, look.needed)
+        points = replace(
+            look.points,
+            scale_min=torch.minimum(look.points.scale_min, means.scale_min),
+            scale_max=torch.maximum(look.points.scale_max, means.scale_max),
+        )
+        shares = torch.where(means.seen, self._config.share, 0.0)
+        return CloserSurface(points, look.features, means.embeds, shares)
+
+    def _pixels(self, views: Views, radii: Tensor, max_points: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels of the views (V, L) of balls with radii (L,), R of each ball: slots (L, R), uv (L, R, 2) and within
+        (L, R), whether there is such a pixel.
+
+        Where fewer than V keyframes show a ball, they are taken again, between their former pixels.
+        """
+        (count, L), device = views.slots.shape, radii.device
+        number = views.known.sum(dim=0)
+        turn, every = torch.arange(count, device=device)[:, None], torch.arange(L, device=device)
+        again, view = turn // number.clamp_min(1), turn % number.clamp_min(1)  # (V, L)
+        side = math.ceil((OVERSAMPLING * max_points / count) ** 0.5)
+        pattern = self._pattern(side)
+        radius_px = (radii * views.px_per_m[view, every])[..., None, None]
+        shift = (2 / side / count * again)[..., None, None]
+        uv = views.uv[view, every][..., None, :] + radius_px * (pattern + shift)  # (V, L, side^2, 2)
+        u, v = uv.transpose(0, 1).flatten(1, 2).unbind(dim=-1)
+        width, height = self._store.camera.width, self._store.camera.height
+        within = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & (number > 0)[:, None]
+        slots = views.slots[view, every].T.repeat_interleave(side**2, dim=1)
+        return slots, torch.stack([u.clamp(0, width - 1), v.clamp(0, height - 1)], dim=-1), within
+
+    def _pattern(self, side: int) -> Tensor:
+        """(side^2, 2), a square grid around 0, as wide as a ball of radius 1; made once: captured work reads it."""
+        if side not in self._patterns:
+            axis = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
+            pattern = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+            self._patterns[side] = on_device(pattern, self._store.images.device)
+        return self._patterns[side]
