@@ -93,8 +93,10 @@ def nearest_by_tree(x_world: Tensor, k: int, places: Places | None) -> tuple[Ten
     (number,) = np.nonzero(exists.ravel())
     apart = np.concatenate([points[number], _FAR * place[:, None]], axis=1)
     distances, indices = np.full((len(points), k), _FAR, np.float32), np.tile(np.arange(len(points))[:, None], k)
-    found, index = cKDTree(apart).query(apart, k=np.arange(1, min(k, len(apart)) + 1))
-    distances[number, : found.shape[1]], indices[number, : found.shape[1]] = found, number[index]
+    most = min(k, len(apart))
+    if most:
+        found, index = cKDTree(apart).query(apart, k=np.arange(1, most + 1))
+        distances[number, :most], indices[number, :most] = found, number[index]
     return torch.from_numpy(distances).to(x_world.device), torch.from_numpy(indices).to(x_world.device)
 
 

@@ -15,13 +15,18 @@ from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
-from lerf_ros.query.neighbourhood import Graph, component
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import find_targets
-from lerf_ros.query.votes import Votes
 
 _CAMERA = Camera(fx=300.0, fy=300.0, cx=159.5, cy=119.5, width=320, height=240)
-_SETTINGS = {"keyframe.capacity": 2, "keyframe.unseen_share": 0.0, "close_up.memory_mb": 1}
+_SETTINGS = {
+    "keyframe.capacity": 2,
+    "keyframe.unseen_share": 0.0,
+    "close_up.memory_mb": 1,
+    "surface.min_opacity": 0.0,  # so young a map has only fog to ask about
+    "surface.max_spread": 1e3,
+}
+_ANY = QueryOptions(min_support=1, min_relevancy=0.0, closer_radius=1e3)  # it finds something
 _CPU_SETTINGS = {  # kernels of a CPU are the same for all sizes
     "sampling.rays": 64,
     "pyramid.fractions": (0.5,),
@@ -34,10 +39,11 @@ _CPU_SETTINGS = {  # kernels of a CPU are the same for all sizes
 class _Extent(NamedTuple):
     steps: int  # a few run before a GPU's step is captured; with language it is another one
     points: int  # of the surface
+    questions: int  # as for steps
     stride: int  # px, of the view
 
 
-_EXTENTS = {"cuda": _Extent(8, 2000, 2), "cpu": _Extent(1, 100, 16)}
+_EXTENTS = {"cuda": _Extent(8, 2000, 4, 2), "cpu": _Extent(1, 100, 1, 16)}
 
 
 def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> None:
@@ -61,12 +67,8 @@ def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> No
         online.advance()
     for _ in range(extent.steps):
         online.advance()
-    surface = online.surface(extent.points)
-    find_targets(surface, encoder, ["object"])
-    # So young a map has no surface to ask about, but crops that vote.
-    if surface.keyframe_crops is not None:
-        Votes(surface.keyframe_crops, encoder, ["object"], QueryOptions()).places(1)
-    component(Graph.of(np.zeros((2, 1), np.int64)), 0, np.ones(2, np.float32), 1.0)
+    for _ in range(extent.questions):
+        find_targets(online.surface(extent.points), encoder, ["object"], _ANY)
     online.mapper.render(_CAMERA, np.eye(4), stride=extent.stride)
     del online
     gc.collect()
@@ -75,12 +77,15 @@ def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> No
 
 
 def _noise() -> list[Frame]:
-    """Two frames of a wall two metres away."""
+    """Two frames of which one half shows a wall two metres away, the other nothing: whatever is said to be there, they
+    do not deny."""
     rng = np.random.default_rng(0)
     frames = []
     for number in range(2):
         image = rng.integers(0, 256, (_CAMERA.height, _CAMERA.width, 3), np.uint8)
         pose = np.eye(4)
         pose[0, 3] = 0.5 * number
-        frames.append(Frame(number, image, np.full(image.shape[:2], 2.0, np.float32), _CAMERA, pose))
+        depth_z = np.full(image.shape[:2], 2.0, np.float32)
+        depth_z[:, : _CAMERA.width // 2] = np.nan
+        frames.append(Frame(number, image, depth_z, _CAMERA, pose))
     return frames

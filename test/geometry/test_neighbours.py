@@ -36,6 +36,12 @@ def test_neighbours_that_a_place_lacks_are_far_away(x, nearest):
     assert (distances[large] < 2).all() and ((indices >= 0) & (indices < len(x))).all()
 
 
+@both_ways
+def test_an_empty_place_has_no_neighbours(nearest):
+    distances, _ = nearest(torch.zeros(4, 3), 2, Places(torch.tensor([0]), 4))
+    assert (distances > 1e5).all()
+
+
 def test_places_are_rows_of_a_table(x):
     assert PLACES.exists.shape == (3, ROOM) and PLACES.exists.sum(dim=1).tolist() == SIZES
     assert torch.equal(PLACES.exists.flatten().nonzero()[:, 0], torch.cat(OWN))

@@ -3,12 +3,21 @@ import torch
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.mapper import Mapper
+from lerf_ros.query import targets
 from lerf_ros.ros.rehearsal import rehearse
 
 
 def test_a_map_is_rehearsed_and_forgotten(monkeypatch):
-    """Every kind of work is done: steps without and with language, crops, a question, a view."""
-    done = []
+    """Every kind of work is done: steps without and with language, crops, a question with all its parts, a view."""
+    done, regions = [], []
+    look_closer = targets.look_closer
+
+    def looked(*arguments):
+        found = look_closer(*arguments)
+        regions.extend(found["object"])
+        return found
+
+    monkeypatch.setattr(targets, "look_closer", looked)
     for name in ("step", "surface", "render"):
         real = getattr(Mapper, name)
 
@@ -20,3 +29,4 @@ def test_a_map_is_rehearsed_and_forgotten(monkeypatch):
     config = PRESETS["cpu"].override({"sampling.rays": 64, "pyramid.fractions": (0.5,), "pyramid.strides": None})
     rehearse(config, load_encoder("mini"), torch.device("cpu"))
     assert {("step", False), ("step", True), ("surface", True), ("render", True)} <= set(done)
+    assert regions and all(region.support > 0 for region in regions)
