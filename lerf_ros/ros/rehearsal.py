@@ -5,6 +5,7 @@ Knows no ROS."""
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ _SETTINGS = {
     "surface.min_opacity": 0.0,  # so young a map has only fog to ask about
     "surface.max_spread": 1e3,
 }
-_ANY = QueryOptions(min_support=1, min_relevancy=0.0, closer_radius=1e3)  # it finds something
+_ANYTHING = QueryOptions(min_support=1, min_relevancy=0.0, closer_radius=1e3)
 _CPU_SETTINGS = {  # kernels of a CPU are the same for all sizes
     "sampling.rays": 64,
     "pyramid.fractions": (0.5,),
@@ -40,10 +41,11 @@ class _Extent(NamedTuple):
     steps: int  # a few run before a GPU's step is captured; with language it is another one
     points: int  # of the surface
     questions: int  # as for steps
+    closer_points: int  # of a closer look
     stride: int  # px, of the view
 
 
-_EXTENTS = {"cuda": _Extent(8, 2000, 4, 2), "cpu": _Extent(1, 100, 1, 16)}
+_EXTENTS = {"cuda": _Extent(8, 2000, 4, 1500, 2), "cpu": _Extent(1, 100, 1, 20, 16)}
 
 
 def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> None:
@@ -67,8 +69,9 @@ def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> No
         online.advance()
     for _ in range(extent.steps):
         online.advance()
+    options = replace(_ANYTHING, closer_points=extent.closer_points)
     for _ in range(extent.questions):
-        find_targets(online.surface(extent.points), encoder, ["object"], _ANY)
+        find_targets(online.surface(extent.points), encoder, ["object"], options)
     online.mapper.render(_CAMERA, np.eye(4), stride=extent.stride)
     del online
     gc.collect()
