@@ -15,38 +15,33 @@ left to capture at the first keyframe and first question counts.
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
-import torch
-from ament_index_python.packages import get_package_prefix
-from geometry_msgs.msg import PoseStamped
 from lerf_ros.msg import Status
-from measuring import ROOT, provenance, write_json
+from measuring import write_json
+from node_process import (
+    BenchmarkError,
+    NodeProcess,
+    origin_of,
+    parser_of,
+    prepare_environment,
+    room_of,
+    running_node,
+)
 from query import phrases
-from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import CameraInfo, Image
+from robot import Robot, frame_messages
 
 from lerf_ros.evaluation.localization import judge
 from lerf_ros.features.encoder import load_encoder
-from lerf_ros.mapping.config import PRESETS
-from lerf_ros.mapping.frame import Frame
-from lerf_ros.ros import conversions
-from lerf_ros.ros.client import ClientError, LerfClient
+from lerf_ros.ros.client import LerfClient
 from lerf_ros.ros.messages import answer_from_response
 from lerf_ros.world.room import WELL_VISIBLE, Room
 from lerf_ros.world.truth import TruthQuery
@@ -56,11 +51,6 @@ STATUS_RATE = 10.0  # Hz: the step counter is read between two messages of ~/sta
 FIRST_TARGET_S, QUERY_MS, TRAINING_SHARE = 10.0, (30.0, 100.0), 0.9  # targets, on one H200
 _LEAST_PAUSE = 0.1  # s, after every answer during the walk
 _POLL = 0.02  # s
-_ENDS_WITHIN = 30.0  # s, the node after SIGINT
-
-
-class BenchmarkError(RuntimeError):
-    """Nothing can be measured; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -116,167 +106,6 @@ class Asked:
     share: float | None  # of the training that there is without questions; None: there is none
     targets_ms: tuple[float, ...] = ()
     target_share: float | None = None
-
-
-class NodeProcess:
-    """A node in a process of its own: `lerf`, or what another command starts."""
-
-    def __init__(
-        self, parameters: Sequence[str], log: Path, command: Sequence[Path | str] = (), remapped: Sequence[str] = ()
-    ) -> None:
-        self._log = log
-        command = command or [Path(get_package_prefix("lerf_ros")) / "lib/lerf_ros/lerf_node"]
-        arguments = [argument for value in parameters for argument in ("-p", value)]
-        arguments += [argument for rule in remapped for argument in ("-r", rule)]
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [*command, "--ros-args", *arguments], stdout=output, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def check(self) -> None:
-        """
-        Raises:
-            BenchmarkError: the node has ended.
-        """
-        if self._process.poll() is not None:
-            raise self.failure("the node ended early")
-
-    def failure(self, why: str) -> BenchmarkError:
-        """An error with the node's exit status, if it has one, and its last words."""
-        status = self._process.poll()
-        ended = "" if status is None else f" (its exit status: {status})"
-        words = self._log.read_text(errors="replace").splitlines()[-20:]
-        return BenchmarkError("\n".join([f"{why}{ended}; its last words:", *words]))
-
-    def end(self) -> None:
-        """As Ctrl-C would.
-
-        Raises:
-            BenchmarkError: it does not end, or not as it should.
-        """
-        self.check()
-        self._process.send_signal(signal.SIGINT)
-        try:
-            status = self._process.wait(_ENDS_WITHIN)
-        except subprocess.TimeoutExpired:
-            raise self.failure(f"the node did not end within {_ENDS_WITHIN:g} s after SIGINT") from None
-        if status:
-            raise self.failure("the node did not end well after SIGINT")
-
-    def kill(self) -> None:
-        """Whatever state it is in."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-
-
-@contextmanager
-def running_node(parameters: Sequence[str]) -> Iterator[NodeProcess]:
-    """Ends the node by SIGINT and looks at its exit status; kills it where the body raised."""
-    with tempfile.TemporaryDirectory() as folder:
-        node = NodeProcess(parameters, Path(folder) / "node.log")
-        try:
-            yield node
-            node.end()
-        except ClientError as error:  # no answer: the node knows why
-            raise node.failure(str(error)) from error
-        finally:
-            node.kill()
-
-
-class Robot:
-    """The camera, which publishes in a thread of its own, and a record of ~/status with the time of each message."""
-
-    def __init__(self) -> None:
-        self.published: list[float] = []  # s, monotonic: when each image was published
-        self.statuses: list[tuple[float, Status]] = []  # with s, monotonic
-        self.late = 0.0  # s, the most that a frame was published behind its time
-        self._context = rclpy.Context()
-        self._context.init()
-        self._node = rclpy.create_node("benchmark", context=self._context)
-        kinds = {"camera_info": CameraInfo, "pose": PoseStamped, "depth": Image, "image": Image}
-        self._publishers = {
-            name: self._node.create_publisher(kind, f"/lerf/{name}", 10) for name, kind in kinds.items()
-        }
-        self._node.create_subscription(
-            Status, "/lerf/status", lambda status: self.statuses.append((time.monotonic(), status)), 100
-        )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._closing = threading.Event()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._camera: threading.Thread | None = None
-        self._listener.start()
-
-    def __enter__(self) -> Robot:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        for thread in filter(None, (self._camera, self._listener)):
-            thread.join()
-        self._node.destroy_node()
-        self._executor.shutdown()
-        self._context.try_shutdown()
-
-    @property
-    def heard(self) -> bool:
-        """Whether somebody subscribes to every topic of the camera."""
-        return all(publisher.get_subscription_count() for publisher in self._publishers.values())
-
-    @property
-    def walks(self) -> bool:
-        """Whether frames are still to be published."""
-        return self._camera is not None and self._camera.is_alive()
-
-    @property
-    def status(self) -> Status:
-        """The latest."""
-        return self.statuses[-1][1]
-
-    def start(self, frames: Sequence[dict[str, Any]], rate: float) -> None:
-        """Begins to publish frames (`frame_messages`) at `rate`, Hz."""
-        self._camera = threading.Thread(target=self._walk, args=(frames, 1.0 / rate), daemon=True)
-        self._camera.start()
-
-    def steps_per_second(self, began: float, ended: float) -> float:
-        """Mean training speed between two moments (s, monotonic) that ~/status has reached."""
-        moments, steps = zip(*((moment, status.steps) for moment, status in list(self.statuses)))
-        first, last = np.interp([began, ended], moments, steps)
-        return float(last - first) / (ended - began)
-
-    def keyframe_seconds(self) -> list[float]:
-        """See `Walk`: of every keyframe that came before the first dropped frame."""
-        seconds, keyframes = [], 0
-        for moment, status in list(self.statuses):
-            if sum(status.drop_counts) or status.frames_received > len(self.published):
-                break
-            if status.keyframes == keyframes + 1:
-                seconds.append(moment - self.published[status.frames_received - 1])
-            keyframes = status.keyframes
-        return seconds
-
-    def _listen(self) -> None:
-        while not self._closing.is_set():
-            self._executor.spin_once(timeout_sec=0.1)
-
-    def _walk(self, frames: Sequence[dict[str, Any]], period: float) -> None:
-        began = time.monotonic()
-        for index, messages in enumerate(frames):
-            due = began + index * period
-            if self._closing.wait(max(0.0, due - time.monotonic())):
-                return
-            stamp = self._node.get_clock().now().to_msg()
-            self.late = max(self.late, time.monotonic() - due)
-            for name, message in messages.items():
-                message.header.stamp = stamp
-                if name == "image":
-                    self.published.append(time.monotonic())
-                self._publishers[name].publish(message)
 
 
 class Asker:
@@ -350,18 +179,6 @@ def questions_of(room: Room) -> list[tuple[TruthQuery, int]]:
     visible = [well_visible(room, index) for index in range(len(room))]
     queries = [query for query in room.queries() if query.category == "object"]
     return [(query, next(i for i, ids in enumerate(visible) if ids & set(query.instance_ids))) for query in queries]
-
-
-def frame_messages(frame: Frame) -> dict[str, Any]:
-    """What the camera publishes of a frame, by topic and in this order; the stamps are set when it does."""
-    in_camera, in_map = (conversions.header(0, name) for name in ("camera_optical_frame", "map"))
-    assert frame.depth_z is not None  # of a generated room
-    return {
-        "camera_info": conversions.camera_info_message(frame.camera, in_camera),
-        "pose": conversions.pose_stamped_message(frame.T_world_camera, in_map),
-        "depth": conversions.depth_message(frame.depth_z, in_camera),
-        "image": conversions.image_message(frame.image, in_camera),
-    }
 
 
 def check(node: NodeProcess, robot: Robot) -> None:
@@ -498,9 +315,10 @@ def measure(options: argparse.Namespace, room: Room, texts: Sequence[str]) -> tu
     parameters = [f"device:={options.device}", f"preset:={options.preset}", f"status.rate:={STATUS_RATE}"]
     parameters.append("training.idle_steps:=0")  # speeds are those of a node that goes on learning
     with (
+        tempfile.TemporaryDirectory() as folder,
         Robot() as robot,
         LerfClient(timeout=options.patience) as client,
-        running_node([*parameters, *options.parameter]) as node,
+        running_node(Path(folder) / "node.log", [*parameters, *options.parameter]) as node,
     ):
         start_up = bring_up(client, node, robot, options.patience)
         asker = Asker(client, node, robot, seen_from)
@@ -509,16 +327,6 @@ def measure(options: argparse.Namespace, room: Room, texts: Sequence[str]) -> tu
         wait_for(lambda: robot.status.pyramid_progress == 1, options.settle, node, robot)
         status = robot.status
         return walk, measure_questions(options, client, node, robot, texts), status
-
-
-def prepare_environment(domain: int | None) -> None:
-    """A domain of its own, this machine only, and a transport that does not lose images, as in the demo."""
-    if domain is not None:
-        os.environ["ROS_DOMAIN_ID"] = str(domain)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    profile = Path(get_package_prefix("lerf_ros")) / "share/lerf_ros/config/fastdds.xml"
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profile))
 
 
 def print_table(walk: Walk, rows: Sequence[Asked]) -> None:
@@ -552,25 +360,13 @@ def print_table(walk: Walk, rows: Sequence[Asked]) -> None:
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=torch.device, default=torch.device(device))
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="base" if device == "cuda" else "cpu")
-    parser.add_argument(
-        "--parameter", action="append", default=[], metavar="NAME:=VALUE", help="of the node, any other"
-    )
-    parser.add_argument("--room", type=int, default=4100, help="seed")
-    parser.add_argument("--width", type=int, default=640, help="px, of the images; their height is 3/4 of it")
-    parser.add_argument("--frames", type=int, default=80, help="of the walk")
-    parser.add_argument("--rate", type=float, default=5.0, help="Hz, of the frames")
+    parser = parser_of(__doc__, "end_to_end", rate=5.0)
     parser.add_argument("--limit", type=float, default=60.0, help="s from the first image, until half must be right")
     parser.add_argument("--settle", type=float, default=60.0, help="s at most, after the walk, to encode what is left")
     parser.add_argument("--questions", type=int, default=100, help="one at a time, at each pace")
     parser.add_argument("--every", type=float, default=1.0, help="s between questions that come at a steady pace")
     parser.add_argument("--quiet", type=float, default=10.0, help="s of training without questions, before and after")
     parser.add_argument("--patience", type=float, default=120.0, help="s, for every answer of the node")
-    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID; else that of the environment, or a random one")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "end_to_end.json")
     return parser.parse_args(arguments)
 
 
@@ -579,15 +375,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = options_of(arguments)
     prepare_environment(options.domain)
     texts = phrases(load_encoder("mini", device="cpu"), 2 * options.questions)
-    room = Room(options.room, options.width, options.width * 3 // 4, options.frames)
+    room = room_of(options)
     try:
         walk, rows, status = measure(options, room, texts)
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 1
-    origin = provenance(options.device)
-    origin |= {"preset": options.preset, "parameters": options.parameter, "room": room.name, "rate_hz": options.rate}
-    origin |= {"image": f"{room.camera.width}x{room.camera.height}", "asked_at_once": AT_ONCE}
+    origin = origin_of(options, room) | {"asked_at_once": AT_ONCE}
     origin |= {"crops_encoded": round(status.pyramid_progress, 3), "steps_before_questions": status.steps}
     write_json(options.json, "end_to_end", origin, None, [walk, *rows])
     print(", ".join(f"{name} {value}" for name, value in origin.items()))

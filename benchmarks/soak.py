@@ -27,17 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-import torch
-from ament_index_python.packages import get_package_prefix
-from end_to_end import BenchmarkError, NodeProcess, prepare_environment
 from lerf_ros.msg import Status
 from lerf_ros.srv import Query
-from measuring import ROOT, provenance, write_json
+from measuring import ROOT, write_json
+from node_process import PREFIX, BenchmarkError, origin_of, parser_of, prepare_environment, room_of, running_node
 from probed_node import ALIVE, PERIOD
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float32MultiArray
 
-from lerf_ros.mapping.config import PRESETS
 from lerf_ros.ros.client import SERVICE_QOS
 from lerf_ros.world.nerfstudio_export import write_nerfstudio
 from lerf_ros.world.room import Room
@@ -50,6 +47,7 @@ AUTOSAVE = 2.0  # min
 WARM_UP = 0.25  # of the time
 WINDOW = 30.0  # s
 TOPICS = ("image", "camera_info", "depth", "pose")
+CAMERA_NODE = PREFIX / "lib/lerf_ros/camera_node"
 _PATIENCE = 120.0  # s, until the node is active
 
 
@@ -154,7 +152,6 @@ def soak(options: argparse.Namespace, room: Room, folder: Path) -> tuple[Watched
     """What was seen, the messages alive at the end, and when (s, monotonic) the node had become active."""
     write_nerfstudio(room, folder / "room")
     texts = [query.text for query in room.present_queries(options.questions)] if options.questions else []
-    libraries = Path(get_package_prefix("lerf_ros")) / "lib/lerf_ros"
     remapped = [f"~/{topic}:=/lerf/{topic}" for topic in TOPICS]
     camera_parameters = [f"source:={folder / 'room'}", f"rate:={options.rate}", "loop:=true"]
     parameters = [
@@ -167,33 +164,30 @@ def soak(options: argparse.Namespace, room: Room, folder: Path) -> tuple[Watched
         "map.save_on_shutdown:=true",
         *options.parameter,
     ]
-    node_command = [sys.executable, ROOT / "benchmarks/probed_node.py"]
-    with Watcher(texts, options.every) as watcher:
-        node = NodeProcess(parameters, folder / "node.log", node_command)
-        camera = NodeProcess(camera_parameters, folder / "camera.log", [libraries / "camera_node"], remapped)
-        try:
-            deadline = time.monotonic() + _PATIENCE
-            while watcher.status is None or watcher.status.keyframes == 0:
-                node.check()
-                camera.check()
-                if time.monotonic() > deadline:
-                    raise node.failure(f"no keyframe within {_PATIENCE:g} s: {watcher.status}")
-                time.sleep(0.1)
-            began = time.monotonic()
-            while time.monotonic() < began + 60 * options.minutes:
-                node.check()
-                camera.check()
-                watcher.watched.resident_mb.append((time.monotonic(), resident_mb(node.pid)))
-                if texts:
-                    watcher.ask()
-                time.sleep(1.0)
-            camera.end()
-            node.end()
-        finally:
-            camera.kill()
-            node.kill()
-        alive = [line for line in (folder / "node.log").read_text().splitlines() if line.startswith(ALIVE)]
-        return watcher.watched, json.loads(alive[-1].removeprefix(ALIVE)), began
+    node_command, camera_command = [sys.executable, str(ROOT / "benchmarks/probed_node.py")], [CAMERA_NODE]
+    log = folder / "node.log"
+    with (
+        Watcher(texts, options.every) as watcher,
+        running_node(log, parameters, node_command) as node,
+        running_node(folder / "camera.log", camera_parameters, camera_command, remapped) as camera,
+    ):
+        deadline = time.monotonic() + _PATIENCE
+        while watcher.status is None or watcher.status.keyframes == 0:
+            node.check()
+            camera.check()
+            if time.monotonic() > deadline:
+                raise node.failure(f"no keyframe within {_PATIENCE:g} s: {watcher.status}")
+            time.sleep(0.1)
+        began = time.monotonic()
+        while time.monotonic() < began + 60 * options.minutes:
+            node.check()
+            camera.check()
+            watcher.watched.resident_mb.append((time.monotonic(), resident_mb(node.pid)))
+            if texts:
+                watcher.ask()
+            time.sleep(1.0)
+    alive = [line for line in log.read_text().splitlines() if line.startswith(ALIVE)]
+    return watcher.watched, json.loads(alive[-1].removeprefix(ALIVE)), began
 
 
 def resident_mb(pid: int) -> float:
@@ -252,22 +246,10 @@ def print_table(bounds: Sequence[Bound]) -> None:
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "soak", rate=30.0)
     parser.add_argument("--minutes", type=float, default=20.0, help="after the first keyframe")
-    parser.add_argument("--rate", type=float, default=30.0, help="Hz, of the camera")
-    parser.add_argument("--room", type=int, default=4100, help="seed")
-    parser.add_argument("--width", type=int, default=640, help="px, of the images; their height is 3/4 of it")
-    parser.add_argument("--frames", type=int, default=80, help="of the walk, which is published again and again")
     parser.add_argument("--questions", type=int, default=3, help="different ones, asked in turn; 0: none")
     parser.add_argument("--every", type=float, default=20.0, help="s from an answer to the next question")
-    parser.add_argument("--device", type=torch.device, default=torch.device(device))
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="base" if device == "cuda" else "cpu")
-    parser.add_argument(
-        "--parameter", action="append", default=[], metavar="NAME:=VALUE", help="of the node, any other"
-    )
-    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID; else that of the environment, or a random one")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "soak.json")
     return parser.parse_args(arguments)
 
 
@@ -275,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0 when every bound held, 1 when one was broken or a process failed."""
     options = options_of(arguments)
     prepare_environment(options.domain)
-    room = Room(options.room, options.width, options.width * 3 // 4, options.frames)
+    room = room_of(options)
     try:
         with tempfile.TemporaryDirectory() as folder:
             watched, alive, began = soak(options, room, Path(folder))
@@ -283,9 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     bounds = bounds_of(watched, alive, began, 60 * options.minutes)
-    origin = provenance(options.device)
-    origin |= {"preset": options.preset, "parameters": options.parameter, "room": room.name, "rate_hz": options.rate}
-    origin |= {"image": f"{room.camera.width}x{room.camera.height}", "minutes": options.minutes}
+    origin = origin_of(options, room) | {"minutes": options.minutes}
     write_json(options.json, "soak", origin, None, bounds)
     print(", ".join(f"{name} {value}" for name, value in origin.items()))
     print_table(bounds)
