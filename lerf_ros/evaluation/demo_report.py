@@ -1,4 +1,5 @@
-"""What the demo shows at the end: a table of answers, a picture of each, and held-out views of a recording."""
+"""What the demo shows at the end: a table of answers, what is wrong with them, a picture of each, and held-out views of
+a recording."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerf_ros.evaluation.heldout import evaluate_views, held_out_frames
-from lerf_ros.evaluation.localization import Outcome
+from lerf_ros.evaluation.localization import Outcome, Score
 from lerf_ros.evaluation.methods import rendered_relevancy
 from lerf_ros.evaluation.pictures import (
     Mark,
@@ -25,6 +26,7 @@ from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.world.source import FrameSource
 
+REQUIRED_ACCURACY = 0.8  # of the things that are there
 RENDER_STRIDE = 4  # pixels; rendered pictures have a quarter of the camera's resolution
 MAP_STRIDE = 6  # pixels between the points of the map seen from above
 CEILING = 1.9  # m above the lowest point: what is higher hides the room from above
@@ -47,6 +49,22 @@ def outcome_table(outcomes: Sequence[Outcome], truth: bool) -> str:
         if answer.unknown_words:
             lines.append(f"  the encoder does not know: {', '.join(answer.unknown_words)}")
     return "\n".join(lines)
+
+
+def is_as_promised(outcomes: Sequence[Outcome]) -> bool:
+    """Whether most of the things that are there were localized (`REQUIRED_ACCURACY`), and nothing that is not there was
+    "found": a robot that drives to what does not exist is worse than one that has to ask again."""
+    score = Score.of(outcomes)
+    return score.localization_accuracy >= REQUIRED_ACCURACY and score.rejected == score.absent
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """Every wrong answer by its text, whether they are more than the demo promises, and the counts as the last line."""
+    lines = [f"'{outcome.answer.text}' {_mistake(outcome)}" for outcome in outcomes if not outcome.correct]
+    if not is_as_promised(outcomes):
+        share = f"{REQUIRED_ACCURACY:.0%} of what is there localized"
+        lines.append(f'The demo has FAILED: it promises {share}, and "not found" for all that is not')
+    return "\n".join([*lines, str(Score.of(outcomes))])
 
 
 def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Path, truth: bool) -> None:
@@ -109,6 +127,12 @@ def _verdict(outcome: Outcome) -> str:
     if outcome.present:
         return "yes" if outcome.correct else "NO" if outcome.answer.found else "NOT FOUND"
     return "rightly not found" if outcome.correct else "WRONG: it is not in the room"
+
+
+def _mistake(outcome: Outcome) -> str:
+    if not outcome.present:
+        return "was found, but is not in the room"
+    return "was found at a wrong place" if outcome.answer.found else "is in the room, but was not found"
 
 
 def _point_cloud(

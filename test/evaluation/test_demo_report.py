@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lerf_ros.evaluation.demo_report import outcome_table, upright, write_pictures
-from lerf_ros.evaluation.localization import judge
+from lerf_ros.evaluation.demo_report import is_as_promised, outcome_table, summary, upright, write_pictures
+from lerf_ros.evaluation.localization import Outcome, judge
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.query.targets import Answer
 from lerf_ros.world.poses import look_at
@@ -34,6 +34,44 @@ def test_table_names_unknown_words_and_keeps_verdicts_to_where_there_is_truth():
     with_truth, without = outcome_table(outcomes, truth=True), outcome_table(outcomes, truth=False)
     assert "does not know: zeppelin" in with_truth and "rightly not found" in with_truth
     assert "rightly" not in without
+
+
+def outcomes_of(right, elsewhere, not_found, rejected, wrongly_found):
+    """So many of each kind."""
+    target = SimpleNamespace(position=np.zeros(3))
+    kinds = [
+        (right, True, True, True),
+        (elsewhere, True, False, True),
+        (not_found, True, False, False),
+        (rejected, False, True, False),
+        (wrongly_found, False, False, True),
+    ]
+    return [
+        Outcome(Answer(f"thing {kind}", (target,) if found else (), 0.5), present, correct, np.nan)
+        for kind, (count, present, correct, found) in enumerate(kinds)
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "good"),
+    [
+        ((10, 0, 0, 5, 0), True),
+        ((8, 1, 1, 5, 0), True),
+        ((7, 3, 0, 5, 0), False),
+        ((7, 0, 3, 5, 0), False),
+        ((10, 0, 0, 4, 1), False),  # a single wrong "found"
+    ],
+)
+def test_the_summary_names_what_is_wrong_and_says_when_it_is_too_much(counts, good):
+    outcomes = outcomes_of(*counts)
+    *lines, last = summary(outcomes).splitlines()
+    assert is_as_promised(outcomes) == good == (not any("FAILED" in line for line in lines))
+    assert lines.count("'thing 1' was found at a wrong place") == counts[1]
+    assert lines.count("'thing 2' is in the room, but was not found") == counts[2]
+    assert lines.count("'thing 4' was found, but is not in the room") == counts[4]
+    assert len(lines) == counts[1] + counts[2] + counts[4] + (not good)
+    assert last == f'localized {counts[0]} of 10 present queries; {counts[3]} of 5 absent queries answered "not found"'
 
 
 @pytest.mark.parametrize("depth", [2.0, np.nan])
