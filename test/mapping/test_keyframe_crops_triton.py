@@ -1,22 +1,12 @@
-"""What was measured in the middle of crops: the Triton kernel and the torch reference against a loop, on a GPU where
-there is one, else under Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
-
-import os
+"""What was measured in the middle of crops: the Triton kernel and the torch reference against a loop (see
+test/kernels.py)."""
 
 import numpy as np
-import pytest
 import torch
 
 from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.mapping.keyframes import KeyframeStore
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 
 def store_of(box, device):
@@ -50,7 +40,7 @@ def assert_agree(found, expected):
         np.testing.assert_allclose(one.cpu(), other, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 3
 

@@ -1,7 +1,6 @@
-"""The vote of the views, its Triton kernels and the torch reference, against a loop over places and keyframes: on a GPU
-where there is one, else under Triton's interpreter, in a process of its own (see test_crops_triton.py)."""
+"""The vote of the views, its Triton kernels and the torch reference, against a loop over places and keyframes (see
+test/kernels.py)."""
 
-import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,14 +18,7 @@ from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.votes import Votes, judged_torch
-
-pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
-
-needs_kernels = pytest.mark.skipif(not INTERPRETED and not CUDA, reason="runs in test_under_the_interpreter")
+from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 CAMERA = Camera(fx=20.0, fy=22.0, cx=15.5, cy=11.0, width=32, height=24)
 KEYFRAMES = 70  # more than vote at the same time
@@ -119,7 +111,7 @@ def best_of(store, slot, x_world, relevancy):
     return max(found, default=None)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+@starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
     assert passed_under_the_interpreter(__file__) >= 4
 
