@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -74,6 +75,43 @@ class Captured(Generic[R]):
             results = self._work()
         torch.cuda.current_stream(self._device).wait_stream(side)
         return results
+
+
+class CapturedCalls:
+    """Functions of tensors, on CUDA captured for the shapes that they are called with; elsewhere simply called.
+
+    A function may read other tensors as well, if they stay where they are. What `Captured` returns does from its
+    capture on: functions of that are kept by calls that it brings along, and never captured before.
+
+    Args:
+        device: where the functions work; their inputs may lie elsewhere.
+        most: how many are kept; the one that was not called for longest makes room.
+    """
+
+    def __init__(self, device: torch.device, most: int = 8) -> None:
+        self._device, self._most = device, most
+        self._calls: OrderedDict[Hashable, tuple[list[Tensor], Captured[Any]]] = OrderedDict()
+
+    def __call__(self, key: Hashable, function: Callable[..., R], *inputs: Tensor) -> R:
+        """The function of the inputs. What it returns is the same for each key and shape, with new values.
+
+        Args:
+            key: all that the function depends on beside its inputs.
+        """
+        if self._device.type != "cuda":
+            return function(*inputs)
+        key = key, tuple((each.shape, each.dtype) for each in inputs)
+        if key not in self._calls:
+            kept = [torch.empty_like(each, device=self._device) for each in inputs]
+            self._calls[key] = kept, Captured(partial(function, *kept), self._device)
+        self._calls.move_to_end(key)
+        if len(self._calls) > self._most:
+            self._calls.popitem(last=False)
+        kept, captured = self._calls[key]
+        for own, given in zip(kept, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        result: R = captured.run(None)
+        return result
 
 
 class CapturedBatches:

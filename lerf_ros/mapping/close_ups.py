@@ -109,12 +109,12 @@ class CloseUps:
         return Sights(slots, sight.uv, sight.depth_z, sight.sees & wanted, least_px)
 
     def needed(self, sights: Sights) -> Tensor:
-        """(capacity of the store, total) bool: which crops `means` of them reads."""
+        """(capacity of the store, total) bool: which crops `means` reads."""
         return needed_crops(sights, self.layout, self.store.config.capacity)
 
-    def means(self, sights: Sights, slots: Tensor, needed: Tensor) -> Means:
-        """What crops of keyframes say about points; those that are missing are encoded first, see `encoded`."""
-        return means(sights, self._pyramids, self.encoded(slots, needed))
+    def means(self, sights: Sights, of_slot: Tensor) -> Means:
+        """What crops of keyframes say about points, as far as they are encoded, see `encoded`."""
+        return means(sights, self._pyramids, of_slot)
 
     def encoded(self, slots: Tensor, needed: Tensor) -> Tensor:
         """Encodes the crops needed (n, total) bool of keyframes slots (n,), some perhaps named again; returns, of each

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lerf_ros.captured import Captured
+from lerf_ros.captured import CapturedCalls
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.host import on_device
 from lerf_ros.mapping.close_up_means import Sights
@@ -57,14 +58,6 @@ class CloserSurface:
         return torch.lerp(similarity, self.crops.similarity(scales, text_embeds), self.crop_shares[:, None])
 
 
-class _Balls(NamedTuple):
-    """What is looked at: centres (L, 3) m, map frame, and radii (L,) m; exists (L,) bool, False of what fills up."""
-
-    centres: Tensor
-    radii: Tensor
-    exists: Tensor
-
-
 class _Look(NamedTuple):
     """What a look at L balls finds before close-ups are asked, and what it will ask them: sights of their crops, and of
     views slots (V L,) the crops needed (V L, total). None without close-ups."""
@@ -72,17 +65,18 @@ class _Look(NamedTuple):
     points: SurfacePoints
     features: LanguageFeatures
     places: Places
-    sights: Sights | None
     slots: Tensor
+    sights: Sights | None
     needed: Tensor | None
+    calls: CapturedCalls
 
 
 class CloserLooks:
     """Looks at balls around points of the surface; at each from the keyframes that show it best.
 
     The field blurs what is smaller than its cells. Here, where points are few, close-ups of those keyframes are asked
-    as well, where there are any. All that the device does until it is known which crops these take has a fixed shape:
-    on a GPU it is captured, for a few numbers of balls, to which others are filled up.
+    as well, where there are any. All that the device does before and after crops are encoded for that has a fixed
+    shape: on a GPU it is captured, for a few numbers of balls, to which others are filled up.
 
     Args:
         ranges: see `observation.scales_per_metre`; read anew at every look.
@@ -99,7 +93,7 @@ class CloserLooks:
     ) -> None:
         self._caster, self._config, self._store = caster, config, store
         self._crop_scale, self._ranges, self._close_ups = crop_scale, ranges, close_ups
-        self._captured: dict[tuple[int, int], tuple[_Balls, Captured[_Look]]] = {}  # by numbers of balls and of points
+        self._calls = CapturedCalls(store.images.device)
         self._patterns: dict[int, Tensor] = {}  # of pixels, by how many across
 
     def at(self, centres: Tensor, radii: Tensor, max_points: int) -> Iterator[Closer]:
@@ -113,64 +107,60 @@ class CloserLooks:
         at_once = max(1, _CROP_MEANS_AT_ONCE // (max_points * self._config.scale_bins * self._store.embed_dim))
         at_once = min(at_once, _PLACES_AT_ONCE, self._close_ups.places if self._close_ups else _PLACES_AT_ONCE)
         for part in zip(centres.split(at_once), radii.split(at_once), strict=True):
-            look = self._looked(*part, max_points, at_once)
-            yield Closer(self._with_close_ups(look), look.places)
+            look = self._calls(max_points, partial(self._look, max_points), *self._filled_up(*part, at_once))
+            if self._close_ups is None or look.needed is None:
+                yield Closer(CloserSurface(look.points, look.features), look.places, look.calls)
+            else:
+                encoded = self._close_ups.encoded(look.slots, look.needed)
+                yield look.calls("means", partial(self._with_close_ups, look, self._close_ups), encoded)
+
+    def _filled_up(self, centres: Tensor, radii: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Centres (L, 3), radii (L,) and which of the balls there are: with L, where it matters, one of few numbers."""
+        lacking, exists = 0, torch.ones(len(radii), dtype=torch.bool)
+        if self._store.images.is_cuda:
+            lacking = min(most, max(_FEWEST_CAPTURED, 1 << (len(radii) - 1).bit_length())) - len(radii)
+        return (
+            F.pad(centres.double(), (0, 0, 0, lacking)),
+            F.pad(radii.float(), (0, lacking), value=1.0),
+            F.pad(exists, (0, lacking)),
+        )
 
     @torch.no_grad()
-    def _looked(self, centres: Tensor, radii: Tensor, max_points: int, most: int) -> _Look:
-        device, count = self._store.images.device, len(radii)
-        filled = count
-        if device.type == "cuda":
-            filled = min(most, max(_FEWEST_CAPTURED, 1 << (count - 1).bit_length()))
-        if (filled, max_points) not in self._captured:
-            balls = _Balls(
-                torch.zeros(filled, 3, dtype=torch.float64, device=device),
-                torch.ones(filled, device=device),
-                torch.zeros(filled, dtype=torch.bool, device=device),
-            )
-            captured = Captured(partial(self._look, balls, max_points), device)
-            self._captured[filled, max_points] = balls, captured
-        balls, captured = self._captured[filled, max_points]
-        balls.centres[:count].copy_(centres, non_blocking=True)
-        balls.radii[:count].copy_(radii, non_blocking=True)
-        balls.exists.copy_(torch.arange(filled) < count, non_blocking=True)
-        look = captured.run(None)
-        # What is worked out of these later must not be kept for the next look.
-        return look._replace(places=Places(look.places.sizes, look.places.room))
-
-    def _look(self, balls: _Balls, max_points: int) -> _Look:
+    def _look(self, max_points: int, centres: Tensor, radii: Tensor, exists: Tensor) -> _Look:
         store, close_ups = self._store, self._close_ups
-        views = best_views(store, balls.centres, balls.radii, self._config.views)
-        slots, uv, within = self._pixels(views, balls.radii, max_points)
+        views = best_views(store, centres, radii, self._config.views)
+        slots, uv, within = self._pixels(views, radii, max_points)
         hits = self._caster.cast(slots.flatten(), uv.flatten(0, 1))
         x_world, clear = hits.x_world.unflatten(0, slots.shape), hits.clear.view_as(slots)
-        inside = (x_world - balls.centres[:, None]).norm(dim=-1) <= balls.radii[:, None]
-        spacing = balls.radii * (math.pi / max_points) ** 0.5
-        clear = clear & inside & within & balls.exists[:, None]
+        inside = (x_world - centres[:, None]).norm(dim=-1) <= radii[:, None]
+        spacing = radii * (math.pi / max_points) ** 0.5
+        clear = clear & inside & within & exists[:, None]
         kept, places = one_per_cell(x_world / spacing[:, None, None], clear, max_points)
-        exists = places.exists.flatten()
-        x_world = torch.where(exists[:, None], hits.x_world[kept], places.each(balls.centres))
-        slots, known = places.each(views.slots.T).T, places.each(views.known.T).T & exists
+        is_point = places.exists.flatten()
+        x_world = torch.where(is_point[:, None], hits.x_world[kept], places.each(centres))
+        slots, known = places.each(views.slots.T).T, places.each(views.known.T).T & is_point
         points = observed(store, self._ranges, self._crop_scale, x_world, hits.directions[kept], slots, known)
         sights, needed = None, None
         if close_ups is not None:
-            least_px = places.each((_LEAST_CROP * balls.radii * views.px_per_m).T).T
+            least_px = places.each((_LEAST_CROP * radii * views.px_per_m).T).T
             sights = close_ups.sights(points.x_world, slots, known, least_px)
             needed = close_ups.needed(sights)[views.slots.flatten()]
-        return _Look(points, hits.features[kept], places, sights, views.slots.flatten(), needed)
+        calls = CapturedCalls(store.images.device)
+        return _Look(points, hits.features[kept], places, views.slots.flatten(), sights, needed, calls)
 
-    def _with_close_ups(self, look: _Look) -> CloserSurface:
-        """Its points and what they say; crops of close-ups are encoded, where they are missing."""
-        if self._close_ups is None or look.sights is None or look.needed is None:
-            return CloserSurface(look.points, look.features)
-        means = self._close_ups.means(look.sights, look.slots, look.needed)
+    @torch.no_grad()
+    def _with_close_ups(self, look: _Look, close_ups: CloseUps, encoded: Tensor) -> Closer:
+        """Its points and what they and close-ups say, of which those are encoded that `CloseUps.encoded` tells."""
+        assert look.sights is not None
+        means = close_ups.means(look.sights, encoded)
         points = replace(
             look.points,
             scale_min=torch.minimum(look.points.scale_min, means.scale_min),
             scale_max=torch.maximum(look.points.scale_max, means.scale_max),
         )
         shares = torch.where(means.seen, self._config.share, 0.0)
-        return CloserSurface(points, look.features, means.embeds, shares)
+        surface = CloserSurface(points, look.features, means.embeds, shares)
+        return Closer(surface, look.places, CapturedCalls(encoded.device))
 
     def _pixels(self, views: Views, radii: Tensor, max_points: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels of the views (V, L) of balls with radii (L,), R of each ball: slots (L, R), uv (L, R, 2) and within

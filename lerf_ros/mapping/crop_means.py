@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -63,7 +62,7 @@ class CropMeans:
         distance = (bins[:, None] - bins).abs() + torch.where(counts > 0, 0, len(bins))[:, None, :]
         source = distance.argmin(dim=-1)
         filled = torch.gather(sums, 1, source[..., None].expand(-1, -1, sums.shape[-1]))
-        return ScaledEmbeds(self._log_scales, normalize(filled, dim=-1))
+        return ScaledEmbeds.of(self._log_scales, normalize(filled, dim=-1))
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,17 @@ class ScaledEmbeds:
     Attributes:
         log_scales: (B,) log metres of the bins.
         embeds: (N, B, D) unit, or zero.
-        cosines: (N, B - 1) of each bin's embedding with that of the next; None: to be worked out.
+        cosines: (N, B - 1) of each bin's embedding with that of the next.
     """
 
     log_scales: Tensor
     embeds: Tensor
-    cosines: Tensor | None = None
+    cosines: Tensor
+
+    @classmethod
+    def of(cls, log_scales: Tensor, embeds: Tensor) -> ScaledEmbeds:
+        """With the cosines, worked out."""
+        return cls(log_scales, embeds, (embeds[:, :-1] * embeds[:, 1:]).sum(dim=-1))
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T) with texts (T, D) at scales (S,) or (S, N) m.
@@ -93,7 +97,7 @@ class ScaledEmbeds:
             from lerf_ros.mapping.crop_means_triton import similarity_triton  # not everywhere installed
 
             text_embeds, scales = text_embeds.to(self.embeds), scales.to(self.embeds)
-            return similarity_triton(self.log_scales, self.embeds, self._next, scales, text_embeds)
+            return similarity_triton(self.log_scales, self.embeds, self.cosines, scales, text_embeds)
         return self.similarity_torch(scales, text_embeds)
 
     def similarity_torch(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
@@ -103,9 +107,5 @@ class ScaledEmbeds:
         away = (position[..., None] - torch.arange(last + 1, device=position.device)).abs()
         share = (1 - away).clamp_min(0)  # (N, S, B), of the two bins around: 1 - p and p
         blend = share @ (self.embeds @ text_embeds.to(self.embeds).T)  # (N, S, T)
-        shorter = (share[..., :-1] * share[..., 1:]) @ (1 - self._next)[..., None]
+        shorter = (share[..., :-1] * share[..., 1:]) @ (1 - self.cosines)[..., None]
         return (blend / (1 - 2 * shorter).clamp_min(1e-24).sqrt()).transpose(0, 1)
-
-    @cached_property
-    def _next(self) -> Tensor:
-        return (self.embeds[:, :-1] * self.embeds[:, 1:]).sum(dim=-1) if self.cosines is None else self.cosines

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from lerf_ros.captured import CapturedCalls
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 
@@ -65,7 +66,9 @@ class SemanticSurface(AskedSurface, Protocol):
 
 class Closer(NamedTuple):
     """A closer look at several places, a ball each: their points, place by place. Of what fills places up nothing is
-    supervised; places beyond those asked for are empty."""
+    supervised; places beyond those asked for are empty. Calls of functions of it, whose shapes are those of its points,
+    are captured, where a GPU looks as often as that pays."""
 
     surface: AskedSurface
     places: Places
+    calls: CapturedCalls

@@ -177,7 +177,7 @@ def test_a_closer_look_at_the_box_shows_its_colours(box, online):
             online.mapper.store.finish_level(slot, 1, index)
     surface = online.surface(300)
     centre = surface.points.x_world[int(surface.points.views.argmax())].numpy()
-    ((closer, _),) = surface.closer(torch.from_numpy(centre)[None], torch.tensor([0.4]), 200)
+    ((closer, *_),) = surface.closer(torch.from_numpy(centre)[None], torch.tensor([0.4]), 200)
     known = closer.crop_shares > 0
     colours = normalize(torch.from_numpy(box.colour(closer.points.x_world.numpy())).float(), dim=-1)
     crops = closer.crops.similarity(torch.tensor([0.1]), colours)[0].diagonal()
@@ -197,7 +197,7 @@ def test_a_crop_is_about_what_is_in_front_at_its_middle(online, close_ups):
     x_world = x_camera @ store.poses[0, :3, :3].T + store.poses[0, :3, 3]
     one = torch.zeros(1, len(u))
     sights = close_ups.sights(x_world, one.long(), one == 0, one)
-    means = close_ups.means(sights, torch.tensor([0]), close_ups.needed(sights)[[0]])
+    means = close_ups.means(sights, close_ups.encoded(torch.tensor([0]), close_ups.needed(sights)[[0]]))
     assert means.seen.all() and wall_z.min() > 1.2
     sizes = torch.from_numpy(close_ups.layout.sizes)
     assert means.counts.sum(dim=1)[[0, 1, 3]].tolist() == [len(sizes)] * 3

@@ -20,7 +20,7 @@ def test_every_look_shows_the_places_that_it_was_asked_for(box, device):
     for count, radius in [(3, 0.3), (1, 0.2), (3, 0.4), (2, 0.3), (3, 0.3), (3, 0.2), (3, 0.3)]:
         centres = points[torch.randint(len(points), (count,), device=points.device)]
         radii = torch.full((count,), radius)
-        ((closer, places),) = surface.closer(centres.cpu(), radii, 120)
+        ((closer, places, _),) = surface.closer(centres.cpu(), radii, 120)
         assert len(places) >= count and (places.sizes[:count] > 20).all() and (places.sizes[count:] == 0).all()
         x_world, known = places.rows(closer.points.x_world), places.rows(closer.crop_shares)
         for centre, row, seen, number in zip(centres, x_world, known, places.sizes.tolist(), strict=False):

@@ -42,7 +42,7 @@ def test_cosines_are_those_of_the_embeddings_blended_between_bins(generator, per
     embeds[3] = 0.0  # a point of which nothing is known
     texts = normalize(torch.randn(2, 6, generator=generator), dim=-1)
     scales = torch.rand(7, 5 if per_point else 1, generator=generator) * 1.2 + 0.01
-    cosines = ScaledEmbeds(log_scales, embeds).similarity(scales if per_point else scales[:, 0], texts)
+    cosines = ScaledEmbeds.of(log_scales, embeds).similarity(scales if per_point else scales[:, 0], texts)
     for s, n in np.ndindex(7, 5):
         place = np.interp(math.log(scales[s, n if per_point else 0]), log_scales, np.arange(BINS))
         lower = min(int(place), BINS - 2)

@@ -108,13 +108,13 @@ def test_several_places_are_looked_at_as_each_alone(mapper):
     points = mapper.surface(300).points.x_world
     centres, radii = points[[17, 60, 17]], torch.tensor([0.4, 0.25, 0.2])
     torch.manual_seed(0)
-    ((surface, places),) = mapper.surface(300).closer(centres, radii, 150)
+    ((surface, places, _),) = mapper.surface(300).closer(centres, radii, 150)
     for number, within in enumerate(places.slices()):
         own = surface.points.x_world[within][places.exists[number]]
         assert (surface.points.views[within] > 0).equal(places.exists[number])
         assert ((own - centres[number]).norm(dim=1) <= radii[number] + 0.03).all()
         torch.manual_seed(0)
-        ((alone, _),) = mapper.surface(300).closer(centres[[number]], radii[[number]], 150)
+        ((alone, *_),) = mapper.surface(300).closer(centres[[number]], radii[[number]], 150)
         assert len(own) == pytest.approx(len(alone.points.x_world), rel=0.15)
         assert torch.cdist(own, alone.points.x_world).amin(dim=1).max() < 0.15
 
@@ -147,7 +147,7 @@ def test_crops_at_a_point_are_those_of_the_keyframes_that_see_it(box, mapper):
 
 
 def test_there_is_no_closer_look_where_no_keyframe_sees(mapper):
-    ((surface, places),) = mapper.surface(300).closer(torch.tensor([[0.0, 0.0, 50.0]]), torch.tensor([0.3]), 100)
+    ((surface, places, _),) = mapper.surface(300).closer(torch.tensor([[0.0, 0.0, 50.0]]), torch.tensor([0.3]), 100)
     assert places.sizes.tolist() == [0] and not surface.points.has_language
 
 

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from lerf_ros.captured import CapturedCalls
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.keyframe_crops import CropsAt
 from lerf_ros.mapping.surface import Closer, SurfacePoints
@@ -66,7 +67,7 @@ class DiscTable:
             near = (closer.points.x_world - centre).norm(dim=1) <= radius
             near_points = (getattr(closer.points, field.name)[near] for field in fields(SurfacePoints))
             closer.points = SurfacePoints(*near_points)
-            yield Closer(closer, Places.one(int(near.sum()), near.device))
+            yield Closer(closer, Places.one(int(near.sum()), near.device), CapturedCalls(near.device))
 
 
 ALL = (0.0, 9.0)
