@@ -1,11 +1,12 @@
 """Work of fixed shape: called on a CPU; captured, replayed and captured anew on CUDA."""
 
 import gc
+from functools import partial
 
 import pytest
 import torch
 
-from lerf_ros.captured import Captured, CapturedBatches, InFlight
+from lerf_ros.captured import Captured, CapturedBatches, CapturedCalls, InFlight
 
 
 def counting_work(device):
@@ -74,6 +75,27 @@ def test_batches_on_cuda():
     rehearsed, later = check_batches(torch.device("cuda"))
     assert set(rehearsed) == {16, 32, 64}
     assert later == [1, 16, 17, 64, 65, 150, 3]  # replays do not come by here: these are the test's own
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))],
+)
+def test_calls_of_functions_and_of_what_they_return(device):
+    """Of different inputs, factors and shapes, in turn; the second function reads what the first one has returned."""
+    device = torch.device(device)
+    calls = CapturedCalls(device, most=3)
+
+    def scaled(factor, x):
+        return factor * x, CapturedCalls(device)
+
+    for turn in range(24):
+        factor, length = (2.0, 4.0)[turn % 2], (5, 7)[turn // 2 % 2]
+        x = torch.rand(length, generator=torch.Generator().manual_seed(turn))
+        product, then = calls(factor, partial(scaled, factor), x)
+        total = then("sum", lambda y, product=product: (product + y).sum(), x)
+        torch.testing.assert_close(product.cpu(), factor * x)
+        torch.testing.assert_close(total.cpu(), (factor + 1) * x.sum())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
