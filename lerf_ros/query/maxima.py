@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,7 +17,8 @@ from lerf_ros.geometry.neighbours import Places
 from lerf_ros.host import Copies
 from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.surface import SurfacePoints
-from lerf_ros.query.neighbourhood import Graph, Neighbourhood, component
+from lerf_ros.query.growing import Graph, component, nearest, own_support, region_means
+from lerf_ros.query.neighbourhood import Neighbourhood
 from lerf_ros.query.relevancy import half_step, supervised
 from lerf_ros.query.sweep import Sweep
 from lerf_ros.query.target_pose import plane_normal
@@ -62,6 +64,10 @@ class Region:
         """m, of the box around what is covered."""
         return float(np.ptp(self.covered, axis=0).max())
 
+    def distance(self, position: NDArray[np.float64]) -> float:
+        """m, of a position (3,) from the nearest point that is covered."""
+        return math.dist(position, self.covered[nearest(position, self.covered)])
+
 
 @dataclass(frozen=True)
 class Heights:
@@ -73,40 +79,24 @@ class Heights:
             it neither answers there nor counts for its neighbours.
         own: (S, N) ranks as they are.
         relevancy: (S, N), averaged alike.
+        peak: (N,) the highest of the values of each point.
     """
 
     scales: NDArray[np.float32]
     values: NDArray[np.float32]
     own: NDArray[np.float32]
     relevancy: NDArray[np.float32]
+    peak: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class _Surface:
-    """What growing regions needs of N points, on the host, and what it gives back of them."""
+    """What growing regions needs of N points, on the host."""
 
     x_world: NDArray[np.float64]
     view_directions: NDArray[np.float64]
-    members: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    ceiling: NDArray[np.float32]  # inf, of stray points -inf: they are no maximum
     graph: Graph
-    first: int = 0  # the point of the graph that they begin with
-
-    def part(self, within: slice) -> _Surface:
-        """Some of the points, all of a place."""
-        if within == slice(None):
-            return self
-        return _Surface(
-            self.x_world[within],
-            self.view_directions[within],
-            self.members[within] - within.start,
-            self.counts[within],
-            self.graph,
-            within.start,
-        )
-
-    def component(self, seed: int, values: NDArray[np.float32], least: float) -> NDArray[np.int64]:
-        return component(self.graph, seed, values, least, self.first)
 
 
 class MaximaFinder:
@@ -123,14 +113,16 @@ class MaximaFinder:
         self._points = points
         self._min_support, self._prominence = min_support, prominence
         self._neighbourhood = near = Neighbourhood(points.x_world, places=places)
-        self._copies = Copies(points.x_world.double(), points.view_directions.double(), near.members, near.counts)
+        ceiling = torch.where(near.counts < min_support, -torch.inf, torch.inf)
+        of_points = points.x_world.double(), points.view_directions.double(), ceiling
+        self._copies = Copies(*of_points, near.members, near.one_sided)
         self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
         self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does
 
     @cached_property
     def _surface(self) -> _Surface:
-        x_world, view_directions, members, counts = self._copies.arrays()
-        return _Surface(x_world, view_directions, members, counts, Graph.of(members))
+        x_world, view_directions, ceiling, members, one_sided = self._copies.arrays()
+        return _Surface(x_world, view_directions, ceiling, Graph.of(members, one_sided))
 
     def around(self, position: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         """The points (M, 3) within radius m of a position (3,); that position where there are none."""
@@ -139,10 +131,10 @@ class MaximaFinder:
 
     def heights(self, sweep: Sweep) -> Heights:
         """A sweep over the points, smoothed."""
-        copies = Copies(sweep.scales, sweep.ranks, *self.smoothed(sweep))
+        values, relevancy = self.smoothed(sweep)
+        copies = Copies(sweep.scales, values, sweep.ranks, relevancy, values.amax(dim=0))
         _ = self._surface  # of this part, the host takes care meanwhile
-        scales, own, values, relevancy = (np.ascontiguousarray(array) for array in copies.arrays())
-        return Heights(scales, values, own, relevancy)
+        return Heights(*(np.ascontiguousarray(array) for array in copies.arrays()))
 
     def smoothed(self, sweep: Sweep) -> tuple[Tensor, Tensor]:
         """Ranks and relevancy (S, N), each averaged over those neighbours that count at a scale; -inf and 0 where the
@@ -172,27 +164,23 @@ class MaximaFinder:
             floor: what heights are measured from; None: the medians of these points.
             within: the points of one place.
         """
-        surface = self._surface.part(within)
-        values, own, relevancy = (each[:, within] for each in (heights.values, heights.own, heights.relevancy))
-        peak = values.max(axis=0)
-        known = np.isfinite(peak)
-        if not known.any():
+        surface, values, peak = self._surface, heights.values, heights.peak
+        known = peak[within][np.isfinite(peak[within])]
+        if not len(known):
             return
-        rank_floor = float(np.median(peak[known])) if floor is None else floor.rank
-        candidate = known & (surface.counts >= self._min_support)  # not stray
-        left = np.where(candidate, peak, -np.inf)  # less those that are claimed ...
-        claimed = np.zeros(peak.shape, bool)  # ... by a maximum that was looked at
-        median = lru_cache(lambda s: float(np.median(relevancy[s])))
-        while left[seed := int(np.argmax(left))] >= rank_floor:  # below the map's median nothing stands out
-            ridge = surface.component(seed, peak, level(peak[seed], rank_floor, self._prominence))
+        rank_floor = _median(known) if floor is None else floor.rank
+        median = lru_cache(lambda s: _median(heights.relevancy[s, within]))
+        left = np.minimum(peak, surface.ceiling)  # less those that are claimed ...
+        claimed = np.zeros(len(left), bool)  # ... by a maximum that was looked at
+        first = within.start or 0
+        while left[seed := first + int(np.argmax(left[within]))] >= rank_floor:  # below it nothing stands out
+            ridge = component(surface.graph, seed, peak, level(peak[seed], rank_floor, self._prominence))
             region, s = _grown(surface, seed, values, rank_floor)
-            # A region that only smoothing has made is a stray value.
-            support = int((own[s, region] >= values[s, region].min()).sum())
+            support = own_support(region, values[s], heights.own[s])
             if not claimed[ridge].any() and support >= self._min_support:
                 base = Floor(rank_floor, median(s)) if floor is None else floor
-                scales = heights.scales
-                scale = float(scales[s] if scales.ndim == 1 else scales[s, within.start])
-                yield _region(surface, region, values[s], relevancy[s], support, base, scale)
+                scale = float(heights.scales[s] if heights.scales.ndim == 1 else heights.scales[s, seed])
+                yield _region(surface, region, values[s], heights.relevancy[s], support, base, scale)
             claimed[region] = claimed[ridge] = True
             left[region] = left[ridge] = -np.inf
 
@@ -200,14 +188,13 @@ class MaximaFinder:
 def _grown(surface: _Surface, seed: int, values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.int64], int]:
     """The region of a maximum, at the scale at which that region as a whole answers best."""
     region = _grow(surface, seed, values[int(np.argmax(values[:, seed]))], floor)
-    known = values[:, region]
-    s = int(np.argmax(np.where(np.isfinite(known), known, floor).mean(axis=1)))
+    s = int(np.argmax(region_means(values, region, np.float32(floor))))
     seed = int(region[np.argmax(values[s, region])])
     return _grow(surface, seed, values[s], floor), s
 
 
 def _grow(surface: _Surface, seed: int, values: NDArray[np.float32], floor: float) -> NDArray[np.int64]:
-    return surface.component(seed, values, level(values[seed], floor, REGION_LEVEL))
+    return component(surface.graph, seed, values, level(values[seed], floor, REGION_LEVEL))
 
 
 def _region(
@@ -221,16 +208,16 @@ def _region(
 ) -> Region:
     x_world = surface.x_world
     seed = int(region[np.argmax(values[region])])
-    core = surface.component(seed, values, level(values[seed], floor.rank, CORE_LEVEL))
+    core = component(surface.graph, seed, values, level(values[seed], floor.rank, CORE_LEVEL))
     weights = (values[core] - values[core].min() + 1e-6).astype(np.float64)
     centre = weights @ x_world[core] / weights.sum()
-    nearest = core[int(np.argmin(np.square(x_world[core] - centre).sum(axis=1)))]
+    middle = core[nearest(centre, x_world[core])]
     half_height = min(level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
     return Region(
-        position=x_world[nearest],
-        normal=plane_normal(x_world[surface.members[nearest]], surface.view_directions[nearest]),
-        view_direction=surface.view_directions[nearest],
-        covered=x_world[surface.component(seed, relevancy, half_height)],
+        position=x_world[middle],
+        normal=plane_normal(x_world[surface.graph.members[middle]], surface.view_directions[middle]),
+        view_direction=surface.view_directions[middle],
+        covered=x_world[component(surface.graph, seed, relevancy, half_height)],
         height=float(values[seed]),
         relevancy=float(relevancy[seed]),
         scale=scale,
@@ -242,3 +229,11 @@ def _region(
 def level(peak: float, floor: float, share: float) -> float:
     """The height that lies `share` of the way from the floor to the peak."""
     return floor + share * (peak - floor)
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    """As np.median of values (N,), which has them parted at both middles: NumPy is much faster at one."""
+    middle = len(values) // 2
+    parted = np.partition(values, middle)
+    lower = parted[middle] if len(values) % 2 else parted[:middle].max()
+    return float((lower + parted[middle]) / 2)

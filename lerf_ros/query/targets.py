@@ -183,8 +183,8 @@ def _distinct(regions: Sequence[Region]) -> list[Region]:
 def _apart(region: Region, better: Sequence[Region]) -> bool:
     """Whether a region is another place than all better ones: the slats of a chair are not five chairs."""
     return all(
-        np.linalg.norm(region.position - other.position) > _APART_FROM_PEAK * other.scale
-        and np.linalg.norm(region.position - other.covered, axis=1).min() > _APART_FROM_COVERED * other.scale
+        math.dist(region.position, other.position) > _APART_FROM_PEAK * other.scale
+        and other.distance(region.position) > _APART_FROM_COVERED * other.scale
         for other in better
     )
 

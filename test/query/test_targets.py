@@ -6,14 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components
 
 from lerf_ros.captured import CapturedCalls
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.keyframe_crops import CropsAt
 from lerf_ros.mapping.surface import Closer, SurfacePoints
-from lerf_ros.query.neighbourhood import Graph, Neighbourhood, component
+from lerf_ros.query.neighbourhood import Neighbourhood
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.targets import QueryError, find_targets
 
@@ -172,15 +170,6 @@ def test_bad_questions_are_refused_with_the_reason(text, options, reason):
         answer([], text, **options)
 
 
-def test_neighbourhood_smooths_and_connects_over_gaps_below_its_radius_only():
-    x = torch.tensor([[0.00, 0, 0], [0.01, 0, 0], [0.02, 0, 0], [0.10, 0, 0], [0.11, 0, 0]])
-    near = Neighbourhood(x, radius=0.015)
-    assert near.smooth(torch.tensor([0.0, 3.0, 0.0, 1.0, 1.0])).tolist() == pytest.approx([1.5, 1.0, 1.5, 1.0, 1.0])
-    graph = Graph.of(near.members.numpy())
-    assert component(graph, 0, np.ones(5, np.float32), 1.0).tolist() == [0, 1, 2]
-    assert component(graph, 2, np.array([1, 0, 1, 1, 1], np.float32), 0.5).tolist() == [2]
-
-
 def test_a_closer_look_finds_what_is_smaller_than_the_spacing_of_the_map():
     discs = [((0.21, 0.1), 0.06, "bear", 0.9, ALL), ((0.253, 0.087), 0.018, "head", 0.6, ALL)]
     coarse = DiscTable(discs, spacing=0.04)
@@ -236,38 +225,6 @@ def test_maxima_within_one_crop_are_one_target():
     assert sorted(round(float(target.position[0]), 1) for target in targets) in ([-0.5, 0.5], [-0.3, 0.5])
     near = [((x, 0.0), 0.04, "mug", 0.9, (0.05, 0.12)) for x in (-0.5, -0.34, 0.5)]
     assert len(answer(near, "mug").targets) == 3
-
-
-def test_components_are_those_that_scipy_finds():
-    generator = np.random.default_rng(0)
-    x = torch.from_numpy(generator.random((300, 3)))
-    near = Neighbourhood(x, k=6, radius=0.09)
-    values = generator.random(300).astype(np.float32)
-    member = values >= 0.3
-    own = Graph.of(near.members.numpy())
-    starts, columns = own
-    graph = csr_matrix((np.ones(len(columns)), columns, starts), shape=(300, 300))
-    assert (graph != graph.T).nnz == 0
-    labels = connected_components(graph[member][:, member], directed=False)[1]
-    members = np.flatnonzero(member)
-    sizes = []
-    for seed in members[::7]:
-        expected = members[labels == labels[np.searchsorted(members, seed)]]
-        assert component(own, seed, values, 0.3).tolist() == expected.tolist()
-        sizes.append(len(expected))
-    assert min(sizes) == 1 and max(sizes) > 3
-
-
-def test_places_do_not_touch_each_other():
-    table = torch.rand(500, 3, generator=torch.Generator().manual_seed(1))
-    both = torch.cat([table, table + 1e-3])
-    alone, together = Neighbourhood(table), Neighbourhood(both, places=Places(torch.tensor([500, 500]), 500))
-    values = torch.rand(2, len(both), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(together.smooth(values)[:, : len(table)], alone.smooth(values[:, : len(table)]))
-    graphs = [Graph.of(near.members.numpy()) for near in (alone, together)]
-    within = np.ones(len(table), np.float32)
-    expected = component(graphs[0], 5, within, 1.0)
-    assert component(graphs[1], 5, within, 1.0, len(table)).tolist() == expected.tolist()
 
 
 class DoubtfulCrops:
