@@ -9,6 +9,9 @@ import torch
 from lerf_ros.captured import Captured, CapturedBatches, CapturedCalls, InFlight
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+
+
 def counting_work(device):
     total, scale = torch.zeros(1000, device=device), torch.ones((), device=device)
 
@@ -77,14 +80,12 @@ def test_batches_on_cuda():
     assert later == [1, 16, 17, 64, 65, 150, 3]  # replays do not come by here: these are the test's own
 
 
-@pytest.mark.parametrize(
-    "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))],
-)
-def test_calls_of_functions_and_of_what_they_return(device):
+@pytest.mark.parametrize("most", [3, 4], ids=["too few are kept", "all are kept"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_calls_of_functions_and_of_what_they_return(device, most):
     """Of different inputs, factors and shapes, in turn; the second function reads what the first one has returned."""
     device = torch.device(device)
-    calls = CapturedCalls(device, most=3)
+    calls = CapturedCalls(device, most)
 
     def scaled(factor, x):
         return factor * x, CapturedCalls(device)
