@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from lerf_ros.geometry.neighbours import Places
@@ -126,7 +127,7 @@ class MaximaFinder:
 
     def around(self, position: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         """The points (M, 3) within radius m of a position (3,); that position where there are none."""
-        near = np.linalg.norm(self._surface.x_world - position, axis=1) <= radius
+        near = cdist(position[None], self._surface.x_world)[0] <= radius
         return self._surface.x_world[near] if near.any() else position[None]
 
     def heights(self, sweep: Sweep) -> Heights:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.surface import SurfacePoints
@@ -114,6 +115,15 @@ def test_places_are_searched_as_if_each_were_alone():
         for one, other in zip(found, expected, strict=True):
             assert (one.support, one.scale) == (other.support, other.scale)
             assert one.covered.tolist() == other.covered.tolist() and one.position.tolist() == other.position.tolist()
+
+
+def test_what_is_around_a_position():
+    points, _ = bumps(500, 0)
+    finder, position = finder_of(points), np.array([0.5, 0.4, 0.75])
+    inside = sorted(cKDTree(points.x_world.numpy()).query_ball_point(position, 0.15))
+    assert 10 < len(inside) < 100
+    assert finder.around(position, 0.15).tolist() == points.x_world[inside].tolist()
+    assert finder.around(position, 0.01).tolist() == [position.tolist()]
 
 
 def test_nothing_known_is_no_region():
