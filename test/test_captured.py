@@ -8,7 +8,6 @@ import torch
 
 from lerf_ros.captured import Captured, CapturedBatches, CapturedCalls, InFlight
 
-
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 
 

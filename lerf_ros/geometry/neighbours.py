@@ -13,7 +13,7 @@ from torch import Tensor
 from lerf_ros.host import on_host
 
 _FAR = 1e6  # m, between places
-_MOST = 40_000_000  # distances that are all worked out, in half a gigabyte
+_MOST = 40_000_000  # distances within places that are worked out at a time, in half a gigabyte
 _SAMPLE = 256  # points whose nearest neighbours tell how dense the others are
 _REACH = 3.0  # times the usual distance between nearest neighbours: how far `nearest_by_cells` looks
 _AT_ONCE = 2**22  # of its distances
@@ -78,11 +78,9 @@ def nearest(x_world: Tensor, k: int, places: Places | None = None) -> tuple[Tens
         neighbours that it lacks are more than a hundred kilometres away; so are, on a GPU and without places, those
         that are farther than three times the usual distance between nearest neighbours.
     """
-    if x_world.is_cuda and places is None:
-        return nearest_by_cells(x_world, k)
-    if x_world.is_cuda and places is not None and len(places) * places.room**2 <= _MOST:
-        return nearest_by_distance(x_world, k, places)
-    return nearest_by_tree(x_world, k, places)
+    if not x_world.is_cuda:
+        return nearest_by_tree(x_world, k, places)
+    return nearest_by_cells(x_world, k) if places is None else nearest_by_distance(x_world, k, places)
 
 
 def nearest_by_tree(x_world: Tensor, k: int, places: Places | None) -> tuple[Tensor, Tensor]:
@@ -101,11 +99,15 @@ def nearest_by_tree(x_world: Tensor, k: int, places: Places | None) -> tuple[Ten
 
 
 def nearest_by_distance(x_world: Tensor, k: int, places: Places) -> tuple[Tensor, Tensor]:
-    """As `nearest`, by all distances within each place: where these are few, a GPU has them while a tree is built."""
+    """As `nearest`, by all distances within each place: a GPU has them while a tree is built, and asks nobody."""
     points = places.rows(x_world)
     points = (points - points[:, :1]).float()
-    between = torch.linalg.vector_norm(points[:, :, None] - points[:, None], dim=-1)
-    distances, turn = torch.where(places.exists[:, None], between, _FAR).topk(min(k, places.room), largest=False)
+    at_once = max(1, _MOST // places.room**2)
+    found = []
+    for rows, exists in zip(points.split(at_once), places.exists.split(at_once), strict=True):
+        between = torch.linalg.vector_norm(rows[:, :, None] - rows[:, None], dim=-1)
+        found.append(torch.where(exists[:, None], between, _FAR).topk(min(k, places.room), largest=False))
+    distances, turn = (torch.cat(parts) for parts in zip(*found, strict=True))
     first = places.room * torch.arange(len(places), device=x_world.device)
     lacking = 0, k - distances.shape[2]
     indices = F.pad(first[:, None, None] + turn, lacking)

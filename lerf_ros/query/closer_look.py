@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lerf_ros.features.encoder import Encoder
-from lerf_ros.host import on_device
+from lerf_ros.features.encoder import Encoder, RelevancyCalibration
 from lerf_ros.mapping.surface import Closer, SemanticSurface
 from lerf_ros.query.maxima import MaximaFinder, Region
+from lerf_ros.query.neighbourhood import Neighbourhood
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.relevancy import scale_sweep
+from lerf_ros.query.smoothing import Smoothed, Smoother
 from lerf_ros.query.sweep import sweep_of_places
 
 _SMALLEST_LOOK = 0.08  # m, radius of a closer look
@@ -50,14 +53,16 @@ def _best(
     closer: Closer, encoder: Encoder, regions: Sequence[tuple[str, Region]], options: QueryOptions
 ) -> list[Region]:
     """The best region of each place that the closer look shows, or the one that it was, where it shows none."""
-    points, places = closer.surface.points, closer.places
+    places, calibration = closer.places, encoder.calibration
     texts = list(dict.fromkeys(text for text, _ in regions))
-    finder = MaximaFinder(points, options.min_support, options.prominence, places)
-    scales = scale_sweep(points.scale_min, points.scale_max, options.scale_steps, places)
-    number = np.zeros(len(places), np.int64)
-    number[: len(regions)] = [texts.index(text) for text, _ in regions]
-    own_text = places.each(on_device(number, scales.device))
-    heights = finder.heights(sweep_of_places(closer.surface, encoder, texts, own_text, scales, options))
+    embeds = encoder.encode_texts([*texts, *options.phrases(calibration)])
+    number = torch.zeros(len(places), dtype=torch.int64)
+    number[: len(regions)] = torch.tensor([texts.index(text) for text, _ in regions])
+    key = len(texts), options.scale_steps, calibration
+    asked = partial(_asked, closer, len(texts), options.scale_steps, calibration)
+    near, smoothed = closer.calls(key, asked, embeds, number)
+    finder = MaximaFinder(closer.surface.points, near, options.min_support, options.prominence)
+    heights = finder.heights(smoothed)
     best = []  # the places beyond those of the regions are empty
     for (_, region), within in zip(regions, places.slices()):
         found = next(finder.regions(heights, region.floor, within), None)
@@ -65,3 +70,14 @@ def _best(
             region = replace(found, support=region.support, covered=region.covered)
         best.append(region)
     return best
+
+
+def _asked(
+    closer: Closer, texts: int, scale_steps: int, calibration: RelevancyCalibration, embeds: Tensor, number: Tensor
+) -> tuple[Neighbourhood, Smoothed]:
+    """How well all points fit the texts, of which each place has its own: numbers (L,) int64."""
+    points, places = closer.surface.points, closer.places
+    near = Neighbourhood(points.x_world, places=places)
+    scales = scale_sweep(points.scale_min, points.scale_max, scale_steps, places)
+    sweep = sweep_of_places(closer.surface, embeds, texts, places.each(number), scales, calibration)
+    return near, Smoother(points, near)(sweep)

@@ -11,17 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from torch import Tensor
 
-from lerf_ros.geometry.neighbours import Places
 from lerf_ros.host import Copies
-from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.surface import SurfacePoints
 from lerf_ros.query.growing import Graph, component, nearest, own_support, region_means
 from lerf_ros.query.neighbourhood import Neighbourhood
-from lerf_ros.query.relevancy import half_step, supervised
-from lerf_ros.query.sweep import Sweep
+from lerf_ros.query.smoothing import Smoothed
 from lerf_ros.query.target_pose import plane_normal
 
 REGION_LEVEL = 0.6  # of the height of a maximum above the map's median; what is lower does not belong to its region
@@ -72,16 +67,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Heights:
-    """A sweep, smoothed over the surface.
-
-    Attributes:
-        scales: (S,) m, or (S, N), of the sweep.
-        values: (S, N) ranks averaged over each point's neighbourhood; -inf where a point was never trained at a scale:
-            it neither answers there nor counts for its neighbours.
-        own: (S, N) ranks as they are.
-        relevancy: (S, N), averaged alike.
-        peak: (N,) the highest of the values of each point.
-    """
+    """A smoothed sweep, on the host; see `Smoothed`."""
 
     scales: NDArray[np.float32]
     values: NDArray[np.float32]
@@ -104,21 +90,19 @@ class MaximaFinder:
     """Finds maxima on one set of surface points, for any number of texts.
 
     Args:
+        near: neighbours of the points.
         min_support, prominence: see `targets.QueryOptions`.
-        places: that the points lie in, see `Neighbourhood`.
     """
 
-    def __init__(
-        self, points: SurfacePoints, min_support: int, prominence: float, places: Places | None = None
-    ) -> None:
-        self._points = points
+    def __init__(self, points: SurfacePoints, near: Neighbourhood, min_support: int, prominence: float) -> None:
         self._min_support, self._prominence = min_support, prominence
-        self._neighbourhood = near = Neighbourhood(points.x_world, places=places)
         ceiling = torch.where(near.counts < min_support, -torch.inf, torch.inf)
         of_points = points.x_world.double(), points.view_directions.double(), ceiling
         self._copies = Copies(*of_points, near.members, near.one_sided)
-        self._scales: Tensor | None = None  # those that the next two are of: (S, N) which values count, ...
-        self._valid = self._shares = torch.empty(0)  # ... and the share of each neighbourhood that does
+
+    def prepare(self) -> None:
+        """Does beforehand what the first question would wait for."""
+        _ = self._surface
 
     @cached_property
     def _surface(self) -> _Surface:
@@ -127,36 +111,14 @@ class MaximaFinder:
 
     def around(self, position: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         """The points (M, 3) within radius m of a position (3,); that position where there are none."""
-        near = cdist(position[None], self._surface.x_world)[0] <= radius
+        near = np.linalg.norm(self._surface.x_world - position, axis=1) <= radius
         return self._surface.x_world[near] if near.any() else position[None]
 
-    def heights(self, sweep: Sweep) -> Heights:
-        """A sweep over the points, smoothed."""
-        values, relevancy = self.smoothed(sweep)
-        copies = Copies(sweep.scales, values, sweep.ranks, relevancy, values.amax(dim=0))
-        _ = self._surface  # of this part, the host takes care meanwhile
+    def heights(self, smoothed: Smoothed) -> Heights:
+        """A smoothed sweep over the points, as regions are grown on it."""
+        copies = Copies(*smoothed)
+        self.prepare()  # of this part, the host takes care meanwhile
         return Heights(*(np.ascontiguousarray(array) for array in copies.arrays()))
-
-    def smoothed(self, sweep: Sweep) -> tuple[Tensor, Tensor]:
-        """Ranks and relevancy (S, N), each averaged over those neighbours that count at a scale; -inf and 0 where the
-        point itself does not. Where our kernels run, one launch does it all."""
-        points, near = self._points, self._neighbourhood
-        if runs_kernels(sweep.ranks.device):
-            from lerf_ros.query.smoothing_triton import smoothed_triton  # not everywhere installed
-
-            of_points = points.scale_min, points.scale_max, sweep.ranks, sweep.offset, near.members, near.shares
-            return smoothed_triton(sweep.scales, half_step(sweep.scales), *of_points)
-        return self.smoothed_torch(sweep)
-
-    def smoothed_torch(self, sweep: Sweep) -> tuple[Tensor, Tensor]:
-        """Reference backend of `smoothed`."""
-        if self._scales is not sweep.scales:  # texts that are asked together share them
-            self._scales = sweep.scales
-            self._valid = supervised(sweep.scales, self._points.scale_min, self._points.scale_max).float()
-            self._shares = self._neighbourhood.smooth(self._valid).clamp_min(1e-6)
-        means = self._neighbourhood.smooth(torch.stack([sweep.ranks, sweep.ranks - sweep.offset]) * self._valid)
-        ranks, logits = torch.where(self._valid > 0, means / self._shares, -torch.inf)
-        return ranks, logits.sigmoid()
 
     def regions(self, heights: Heights, floor: Floor | None = None, within: slice = slice(None)) -> Iterator[Region]:
         """Regions of one text, best first.

@@ -72,7 +72,7 @@ def smoothed_triton(
     members: Tensor,
     shares: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """As `MaximaFinder.smoothed`, on a CUDA GPU: ranks and relevancy (S, N). scales (S,) or (S, N), half_step () or
+    """As `Smoother.means_torch`, on a CUDA GPU: ranks and relevancy (S, N). scales (S,) or (S, N), half_step () or
     (N,), see `relevancy.half_step`; the neighbours' members and shares (N, k)."""
     (S, N), device = ranks.shape, ranks.device
     means, relevancy = torch.empty(S, N, device=device), torch.empty(S, N, device=device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lerf_ros.features.encoder import Encoder
+from lerf_ros.features.encoder import Encoder, RelevancyCalibration
 from lerf_ros.mapping.surface import AskedSurface
 from lerf_ros.query.options import QueryOptions
 
@@ -32,30 +32,35 @@ def sweeps(
     surface: AskedSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
 ) -> list[Sweep]:
     """How well each text fits the surface at the scales, in one pass over it."""
-    ranks, offset = _ranked(surface, encoder, texts, scales, options)
+    embeds = encoder.encode_texts([*texts, *options.phrases(encoder.calibration)])
+    ranks, offset = _ranked(surface, embeds, len(texts), scales, encoder.calibration)
     return [Sweep(scales, rank, offset) for rank in ranks]
 
 
 def sweep_of_places(
     surface: AskedSurface,
-    encoder: Encoder,
-    texts: Sequence[str],
+    embeds: Tensor,
+    texts: int,
     text: Tensor,
     scales: Tensor,
-    options: QueryOptions,
+    calibration: RelevancyCalibration,
 ) -> Sweep:
-    """How well each point fits its own text, text (N,) int64 of the texts."""
-    ranks, offset = _ranked(surface, encoder, texts, scales, options)
+    """How well each point fits its own text.
+
+    Args:
+        embeds: (T + C, D) unit embeddings of T texts and of what relevancy is measured against.
+        texts: T.
+        text: (N,) int64 of the texts.
+    """
+    ranks, offset = _ranked(surface, embeds, texts, scales, calibration)
     own = ranks.gather(0, text.expand(1, len(scales), -1))[0]
     return Sweep(scales, own, offset)
 
 
 def _ranked(
-    surface: AskedSurface, encoder: Encoder, texts: Sequence[str], scales: Tensor, options: QueryOptions
+    surface: AskedSurface, embeds: Tensor, texts: int, scales: Tensor, calibration: RelevancyCalibration
 ) -> tuple[Tensor, Tensor]:
-    """Ranks (T, S, N) and their offset (S, N)."""
-    calibration = encoder.calibration
-    embeds = encoder.encode_texts([*texts, *options.phrases(calibration)])
+    """Ranks (T, S, N) of the first T of embeds, and their offset (S, N), by the others."""
     scaled = calibration.k * surface.similarity(scales, embeds).float().permute(2, 0, 1)
-    canonical = scaled[len(texts) :].amax(dim=0)
-    return scaled[: len(texts)] - calibration.contrast * canonical, (1 - calibration.contrast) * canonical
+    canonical = scaled[texts:].amax(dim=0)
+    return scaled[:texts] - calibration.contrast * canonical, (1 - calibration.contrast) * canonical

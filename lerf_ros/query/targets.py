@@ -17,8 +17,10 @@ from lerf_ros.geometry.poses import quaternion_from_pose
 from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
 from lerf_ros.query.closer_look import look_closer
 from lerf_ros.query.maxima import MaximaFinder, Region, level
+from lerf_ros.query.neighbourhood import Neighbourhood
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.query.relevancy import scale_sweep
+from lerf_ros.query.smoothing import Smoother
 from lerf_ros.query.suggestions import suggested
 from lerf_ros.query.sweep import sweeps
 from lerf_ros.query.target_pose import extent, target_axes
@@ -94,10 +96,12 @@ def find_targets(
     answers = {text: Answer(text, (), 0.0, unknown[text]) for text in texts}
     if known and surface.points.has_language:
         threshold = _threshold(encoder, options)
-        finder, scales = _prepared(surface.points, options.min_support, options.prominence, options.scale_steps)
+        finder, smoother, scales = _prepared(
+            surface.points, options.min_support, options.prominence, options.scale_steps
+        )
         ranked = sweeps(surface, encoder, known, scales, options)
         regions = {
-            text: _candidates(finder.regions(finder.heights(sweep)), options, threshold)
+            text: _candidates(finder.regions(finder.heights(smoother(sweep))), options, threshold)
             for text, sweep in zip(known, ranked, strict=True)
         }
         votes = _votes(surface, encoder, regions, options)
@@ -112,16 +116,18 @@ def find_targets(
 def prepare(surface: SemanticSurface, options: QueryOptions) -> None:
     """Does beforehand what the first question to a surface would wait for."""
     if surface.points.has_language:
-        _prepared(surface.points, options.min_support, options.prominence, options.scale_steps)
+        finder, _, _ = _prepared(surface.points, options.min_support, options.prominence, options.scale_steps)
+        finder.prepare()
 
 
 @lru_cache(maxsize=1)  # a map is asked more often than it changes
 def _prepared(
     points: SurfacePoints, min_support: int, prominence: float, scale_steps: int
-) -> tuple[MaximaFinder, Tensor]:
-    """What finds maxima on all points, and the scales (S,) m that they are asked at."""
-    finder = MaximaFinder(points, min_support, prominence)
-    return finder, scale_sweep(points.scale_min, points.scale_max, scale_steps)
+) -> tuple[MaximaFinder, Smoother, Tensor]:
+    """What finds maxima on all points, what smooths over them, and the scales (S,) m that they are asked at."""
+    near = Neighbourhood(points.x_world)
+    finder = MaximaFinder(points, near, min_support, prominence)
+    return finder, Smoother(points, near), scale_sweep(points.scale_min, points.scale_max, scale_steps)
 
 
 def _candidates(regions: Iterator[Region], options: QueryOptions, threshold: float) -> list[Region]:

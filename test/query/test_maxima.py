@@ -12,6 +12,8 @@ from scipy.spatial import cKDTree
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.surface import SurfacePoints
 from lerf_ros.query.maxima import Floor, MaximaFinder
+from lerf_ros.query.neighbourhood import Neighbourhood
+from lerf_ros.query.smoothing import Smoother
 from lerf_ros.query.sweep import Sweep
 
 S, SUPPORT, PROMINENCE = 5, 4, 0.9
@@ -40,13 +42,16 @@ def bumps(N, seed):
     return points, Sweep(scales, torch.from_numpy(ranks).float(), offset)
 
 
-def finder_of(points, places=None):
-    return MaximaFinder(points, SUPPORT, PROMINENCE, places)
+def finder_and_heights(points, sweep, places=None):
+    near = Neighbourhood(points.x_world, places=places)
+    finder = MaximaFinder(points, near, SUPPORT, PROMINENCE)
+    return finder, finder.heights(Smoother(points, near)(sweep))
 
 
-def searched(finder, heights):
+def searched(points, heights):
     """(height, relevancy, scale, support, covered, floor) of every region, the slow way."""
-    members, counts = (each.numpy() for each in (finder._neighbourhood.members, finder._neighbourhood.counts))
+    near = Neighbourhood(points.x_world)
+    members, counts = near.members.numpy(), near.counts.numpy()
     N = len(members)
     to = csr_matrix((np.ones(members.size), members.flatten(), np.arange(N + 1) * members.shape[1]), shape=(N, N))
 
@@ -81,9 +86,8 @@ def searched(finder, heights):
 @pytest.mark.parametrize(("N", "seed"), [(1500, 0), (1501, 1)])  # medians of an even and of an odd number
 def test_regions_are_those_of_a_plain_search(N, seed):
     points, sweep = bumps(N, seed)
-    finder = finder_of(points)
-    heights = finder.heights(sweep)
-    regions, expected = list(finder.regions(heights)), list(searched(finder, heights))
+    finder, heights = finder_and_heights(points, sweep)
+    regions, expected = list(finder.regions(heights)), list(searched(points, heights))
     assert len(regions) == len(expected) > 5 and len({region.scale for region in regions}) > 2
     for region, (height, relevancy, scale, support, covered, floor) in zip(regions, expected, strict=True):
         assert (region.height, region.relevancy, region.scale) == pytest.approx((height, relevancy, scale))
@@ -101,14 +105,15 @@ def test_places_are_searched_as_if_each_were_alone():
     alone = []
     for size, (points, sweep) in zip(sizes, full, strict=True):
         points.scale_max[size:] = 0.0  # these only fill the place up
-        own = finder_of(SurfacePoints(*(getattr(points, name)[:size] for name in NAMES)))
-        heights = own.heights(Sweep(sweep.scales, sweep.ranks[:, :size], sweep.offset[:, :size]))
+        own_points = SurfacePoints(*(getattr(points, name)[:size] for name in NAMES))
+        own_sweep = Sweep(sweep.scales, sweep.ranks[:, :size], sweep.offset[:, :size])
+        own, heights = finder_and_heights(own_points, own_sweep)
         alone.append(list(own.regions(heights, floor)))
     every = SurfacePoints(*(torch.cat([getattr(points, name) for points, _ in full]) for name in NAMES))
     places = Places(torch.tensor(sizes), room)
-    finder, scales = finder_of(every, places), full[0][1].scales[:, None].expand(S, 3 * room)
+    scales = full[0][1].scales[:, None].expand(S, 3 * room)
     together = (torch.cat([getattr(sweep, name) for _, sweep in full], dim=1) for name in ("ranks", "offset"))
-    heights = finder.heights(Sweep(scales, *together))
+    finder, heights = finder_and_heights(every, Sweep(scales, *together), places)
     for within, expected in zip(places.slices(), alone, strict=True):
         found = list(finder.regions(heights, floor, within))
         assert len(found) == len(expected) > 2
@@ -118,8 +123,9 @@ def test_places_are_searched_as_if_each_were_alone():
 
 
 def test_what_is_around_a_position():
-    points, _ = bumps(500, 0)
-    finder, position = finder_of(points), np.array([0.5, 0.4, 0.75])
+    points, sweep = bumps(500, 0)
+    finder, _ = finder_and_heights(points, sweep)
+    position = np.array([0.5, 0.4, 0.75])
     inside = sorted(cKDTree(points.x_world.numpy()).query_ball_point(position, 0.15))
     assert 10 < len(inside) < 100
     assert finder.around(position, 0.15).tolist() == points.x_world[inside].tolist()
@@ -129,5 +135,5 @@ def test_what_is_around_a_position():
 def test_nothing_known_is_no_region():
     points, sweep = bumps(50, 0)
     points.scale_max.fill_(0.0)
-    finder = finder_of(points)
-    assert list(finder.regions(finder.heights(sweep))) == []
+    finder, heights = finder_and_heights(points, sweep)
+    assert list(finder.regions(heights)) == []

@@ -5,8 +5,9 @@ import torch
 
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.surface import SurfacePoints
-from lerf_ros.query.maxima import MaximaFinder
+from lerf_ros.query.neighbourhood import Neighbourhood
 from lerf_ros.query.relevancy import half_step, scale_sweep
+from lerf_ros.query.smoothing import Smoother
 from lerf_ros.query.sweep import Sweep
 from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
@@ -28,9 +29,8 @@ def test_ranks_and_relevancy_agree(sizes):
     x_world, ranks, offset, low, high = (each.to(DEVICE) for each in (x_world.double(), ranks, offset, low, high))
     points = SurfacePoints(x_world, x_world.float(), torch.ones(N, dtype=torch.int64, device=DEVICE), low, high)
     places = Places(torch.tensor(sizes, device=DEVICE), 52) if sizes else None
-    finder, scales = MaximaFinder(points, 4, 0.9, places), scale_sweep(low, high, S, places)
-    expected = finder.smoothed_torch(Sweep(scales, ranks, offset))
-    near = finder._neighbourhood
+    near, scales = Neighbourhood(x_world, places=places), scale_sweep(low, high, S, places)
+    expected = Smoother(points, near).means_torch(Sweep(scales, ranks, offset))
     found = smoothed_triton(scales, half_step(scales), low, high, ranks, offset, near.members, near.shares)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
