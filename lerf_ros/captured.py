@@ -15,6 +15,7 @@ from torch import Tensor
 R = TypeVar("R")
 
 _EAGER_RUNS = 3  # before capture: they create optimiser state and let libraries choose their kernels
+_EAGER_CALLS = 1  # as many of functions without state
 
 
 class Captured(Generic[R]):
@@ -28,18 +29,20 @@ class Captured(Generic[R]):
         work: returns tensors of fixed shape, in whatever holds them. What a replay returns is the same, with new values
             in the tensors: copy what is to be kept beyond the next run.
         device: where the work runs.
+        eager_runs: before the capture.
     """
 
-    def __init__(self, work: Callable[[], R], device: torch.device) -> None:
+    def __init__(self, work: Callable[[], R], device: torch.device, eager_runs: int = _EAGER_RUNS) -> None:
         self._work = work
         self._device = device
+        self._eager_runs = eager_runs
         self._side: torch.cuda.Stream | None = None
         self.forget()
 
     def forget(self) -> None:
         """Drops what was captured, and with it the memory that only replays use."""
         self._shape: Hashable = None
-        self._eager_runs = 0
+        self._ran_eagerly = 0
         self._replayed: tuple[torch.cuda.CUDAGraph, R] | None = None  # the graph, and what the work returned
 
     def run(self, shape: Hashable) -> R:
@@ -54,8 +57,8 @@ class Captured(Generic[R]):
             self.forget()
             self._shape = shape
         if self._replayed is None:
-            if self._eager_runs < _EAGER_RUNS:
-                self._eager_runs += 1
+            if self._ran_eagerly < self._eager_runs:
+                self._ran_eagerly += 1
                 return self._on_side_stream()
             graph = torch.cuda.CUDAGraph()
             # Other threads (a decoder of images, say) may use the device meanwhile.
@@ -103,7 +106,7 @@ class CapturedCalls:
         key = key, tuple((each.shape, each.dtype) for each in inputs)
         if key not in self._calls:
             kept = [torch.empty_like(each, device=self._device) for each in inputs]
-            self._calls[key] = kept, Captured(partial(function, *kept), self._device)
+            self._calls[key] = kept, Captured(partial(function, *kept), self._device, _EAGER_CALLS)
         self._calls.move_to_end(key)
         if len(self._calls) > self._most:
             self._calls.popitem(last=False)
