@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from measuring import Machine, Timing, count_operations, measure_host, provenance, synchronise, write_json
 from numpy.typing import NDArray
-from quality import held_out_frames, held_out_quality
+from quality import Quality, held_out_frames, held_out_quality
 from scenes import (
     COARSE,
     EVERY_FRAME,
@@ -256,6 +256,26 @@ def print_rows(rows: Sequence[Row], tables: Sequence[Table], arrival: Arrival) -
         print(f"{name:36}{share:8.0%}  {ready or 'never'!s:30}{target_ms:8.0f}{late:6}")
 
 
+def judge_maps(
+    frames: Sequence[Frame], preset: MapperConfig, encoder: Encoder, options: argparse.Namespace
+) -> list[Quality]:
+    """Held-out quality of maps from different seeds, with depth and, where asked for, of colours alone."""
+    views, config = held_out_frames(options.heldout, options.data), in_fixed_volume(preset, frames)
+    kinds = {"with depth": frames, "colours only": without_depth(frames)}
+    results = []
+    for name in ["with depth"] if options.depth_only else kinds:
+        for seed in range(options.maps):
+            online = keyframe_each(OnlineMapper(config, encoder, options.device, seed), kinds[name])
+            for quality in held_out_quality(name, online, views, options.psnr_steps, options.psnr_seconds):
+                results.append(quality)
+                print(
+                    f"{name}: held-out PSNR {quality.psnr_db:.2f} dB, depth error {quality.depth_error_m:.3f} m after "
+                    f"{quality.steps} steps, {quality.seconds:.1f} s of work",
+                    flush=True,
+                )
+    return results
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, "train_step", frames=50)
     parser.add_argument("--encoder", default="ViT-B-16", help="mini, or a model of open_clip with random weights")
@@ -265,6 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--heldout", help="recording of the views that are held out")
     parser.add_argument("--psnr-steps", type=int, default=0, help="held-out quality after so many steps ...")
     parser.add_argument("--psnr-seconds", type=float, default=0.0, help="... and after so many seconds of work")
+    parser.add_argument("--maps", type=int, default=1, help="that are judged, each from a seed of its own")
+    parser.add_argument("--depth-only", action="store_true", help="judge no maps of colours alone")
     options = parser.parse_args(arguments)
     device, origin = options.device, provenance(options.device)
     machine, encoder = Machine.measured(device), build_encoder(options.encoder, device)
@@ -280,15 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures += [*rows, arrival, *(figure for _, parts, kinds in tables for figure in (*parts, *kinds))]
         print_rows(rows, tables, arrival)
     if options.heldout:
-        views = held_out_frames(options.heldout, options.data)
-        for name, used in (("with depth", frames), ("colours only", without_depth(frames))):
-            online = keyframe_each(OnlineMapper(in_fixed_volume(preset, frames), encoder, device), used)
-            for quality in held_out_quality(name, online, views, options.psnr_steps, options.psnr_seconds):
-                figures.append(quality)
-                print(
-                    f"{name}: held-out PSNR {quality.psnr_db:.2f} dB, depth error {quality.depth_error_m:.3f} m after "
-                    f"{quality.steps} steps, {quality.seconds:.1f} s of work"
-                )
+        figures += judge_maps(frames, preset, encoder, options)
     write_json(options.json, "train_step", origin, machine.bandwidth, figures)
 
 

@@ -169,7 +169,7 @@ class PyramidConfig:
     fractions: tuple[float, ...] = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)  # crop side / image height
     strides: tuple[float, ...] | None = None  # stride / crop side; LERF's when unset
     batch: int = 256  # crops per unit of work
-    time_share: float = 0.4  # of the working time, while crops wait ...
+    time_share: float = 0.5  # of the working time, while crops wait ...
     urgent_share: float = 0.6  # ... and while some of them are coarse: a new keyframe shall be asked about at once
     coarse: float = 0.2  # crop side / image height from which on crops are coarse
 
@@ -362,6 +362,7 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "pyramid.fractions": (0.125, 0.2, 0.3, 0.4, 0.5),
     "pyramid.strides": (0.62, 0.5, 0.5, 0.5, 0.5),
     "pyramid.batch": 64,
+    "pyramid.time_share": 0.4,
     "pyramid.urgent_share": 0.4,
     "dense.rows": 15,
     "close_up.views": 2,  # half the encoding of 4

@@ -56,6 +56,7 @@ _PLAYED = (
     "tf2_msgs/msg/TFMessage",
 )
 _POLL = 0.002  # s
+_SETTLED = 0.2  # s without a new subscription before the first message
 _BURST = 100  # messages that are published between two looks at what else there is to do
 _QUEUE = 100
 
@@ -93,6 +94,8 @@ class BagPlayer(Node):
         self._sim_time = self.create_publisher(Clock, "/clock", 10) if self._settings["clock"] else None
 
         self.finished = False
+        self._heard: dict[str, int] = {}  # subscriptions, by topic, ...
+        self._heard_at = 0.0  # s, monotonic, ... and since when they are so many
         self._rewind()
         self.create_timer(_POLL, self._advance)
         self.get_logger().info(f"{self._bag.name}: {', '.join(self._publishers_of)}; images: {self._image}")
@@ -136,7 +139,7 @@ class BagPlayer(Node):
 
     def _advance(self) -> None:
         if self._began is None:
-            if not self._publishers_of[self._image].get_subscription_count():
+            if not self._is_heard():
                 return
             if self._consumer is not None and not self._consumer.ready():
                 return
@@ -150,6 +153,14 @@ class BagPlayer(Node):
                 return
             self._publish(self._next)
             self._next = next(self._messages, None)
+
+    def _is_heard(self) -> bool:
+        """Whether somebody subscribes to the images, and no other subscription has been heard of just now: those of one
+        node are, one after another."""
+        heard = {topic: publisher.get_subscription_count() for topic, publisher in self._publishers_of.items()}
+        if heard != self._heard:
+            self._heard, self._heard_at = heard, time.monotonic()
+        return heard[self._image] > 0 and time.monotonic() >= self._heard_at + _SETTLED
 
     def _is_due(self, message: Recorded) -> bool:
         if self._consumer is not None:

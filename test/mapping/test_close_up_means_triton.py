@@ -66,7 +66,7 @@ def test_means_agree(channels, bins):
     found, expected = means_triton(sights, pyramids, of_slot), means_torch(sights, pyramids, of_slot)
     torch.testing.assert_close(found[1:], expected[1:])
     torch.testing.assert_close(found.embeds.embeds, expected.embeds.embeds, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.embeds._next, expected.embeds._next, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.embeds.cosines, expected.embeds.cosines, atol=1e-5, rtol=0)
     assert expected.counts.amax() > 1 and (expected.counts == 0).any() and not expected.seen[-1]
 
 
@@ -82,7 +82,7 @@ def test_similarities_of_means_agree(texts, per_point):
     scales[0] = means.log_scales[2].exp()
     text_embeds = normalize(torch.randn(texts, 37, generator=generator), dim=-1).to(DEVICE)
     scales = scales.expand(9, 20)
-    found = similarity_triton(means.log_scales, means.embeds, means._next, scales, text_embeds)
+    found = similarity_triton(means.log_scales, means.embeds, means.cosines, scales, text_embeds)
     torch.testing.assert_close(found, means.similarity_torch(scales, text_embeds), atol=1e-5, rtol=0)
 
 
