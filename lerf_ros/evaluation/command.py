@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             interrupted = True
     results = [r for folder in (*options.known, options.out / "rooms") for r in records.read(folder)]
+    for other in options.against:
+        results += [replace(r, variant=f"{r.variant} of {other.name}") for r in records.read(other / "rooms")]
     if not results:
         print(f"there are no results in {options.out} to report on", file=sys.stderr)
         return INTERRUPTED if interrupted else 1
@@ -89,6 +92,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="rooms at a time, each in a process of its own")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"))
     parser.add_argument("--known", type=Path, action="append", default=[], help="folder with results of earlier runs")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="of another run's --out, say of another commit: its variants are reported, and paired differences to them",
+    )
     parser.add_argument("--report-only", action="store_true", help="report on the results that there are")
     parser.add_argument("--views", type=int, default=12, help="held-out views a room")
     parser.add_argument(

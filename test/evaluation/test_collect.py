@@ -151,6 +151,9 @@ def test_the_command_asks_what_is_missing_and_reports(tmp_path, variants, monkey
     assert summary["parts_accuracy"]["queries"] == 0 and summary["parts_accuracy"]["value"] is None
     assert "localisation in 3D" in capsys.readouterr().out
     assert command.main(["--report-only", "--out", str(tmp_path)]) == 0
+    assert command.main(["--report-only", "--out", str(tmp_path), "--against", str(tmp_path)]) == 0
+    pair = json.loads((tmp_path / "summary.json").read_text())["paired"][f"one/field - one of {tmp_path.name}/field"]
+    assert pair["rooms"] == 3 and pair["localization_accuracy_3d"]["value"] == 0.0  # with itself
     assert command.main(["--report-only", "--out", str(tmp_path / "nothing")]) == 1
     assert "no results" in capsys.readouterr().err
     for wrong in (["--variants", "none"], ["--set", "foo"]):
