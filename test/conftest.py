@@ -2,11 +2,7 @@
 reproduce a paper's figures; and a test module run once more under Triton's interpreter."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -14,23 +10,44 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from test.interpreter import InterpreterRuns
+from test.kernels import INTERPRETED
+
+INTERPRETER_RUNS = pytest.StashKey[InterpreterRuns]()
 FOV_DEG, RENDERED, LABELLED = 62.0, (320, 240), (160, 120)  # vertical field of view; sizes of LERF's labelled views
 ENOUGH_PX = 40  # of a thing in a picture of 160x120, to be labelled
 
 
-@pytest.fixture
-def passed_under_the_interpreter():
-    """(test module, options of pytest) -> how many of its tests pass in a process of their own, in which Triton
-    interprets kernels; none may fail."""
+def pytest_collection_finish(session):
+    """Begins at once with what runs beside the tests."""
+    runs = session.config.stash[INTERPRETER_RUNS] = InterpreterRuns()
+    if INTERPRETED or session.config.option.collectonly:
+        return
+    for item in session.items:
+        if item.name == "test_under_the_interpreter" and not any(mark.args[0] for mark in item.iter_markers("skipif")):
+            runs.start(item.path, options_of(item.module))
 
-    def passed(module, *options):
-        always = ["--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rs"]
-        command = [sys.executable, "-m", "pytest", *always, *options, module]
-        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-        root = Path(__file__).resolve().parents[1]
-        run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-        assert run.returncode == 0, run.stdout + run.stderr
-        return int(re.search(r"(\d+) passed", run.stdout).group(1))
+
+def pytest_sessionfinish(session):
+    if INTERPRETER_RUNS in session.config.stash:
+        session.config.stash[INTERPRETER_RUNS].end()
+
+
+def options_of(module):
+    """Of pytest, under the interpreter."""
+    return getattr(module, "INTERPRETER_OPTIONS", ())
+
+
+@pytest.fixture
+def passed_under_the_interpreter(request):
+    """() -> how many tests of the module pass in a process of their own, in which Triton interprets kernels; none may
+    fail."""
+
+    def passed():
+        run = request.config.stash[INTERPRETER_RUNS].start(request.path, options_of(request.module))
+        status, output = run.result()
+        assert status == 0, output
+        return int(re.search(r"(\d+) passed", output).group(1))
 
     return passed
 

@@ -5,7 +5,7 @@ once more in a process of its own:
 
     @starts_interpreter
     def test_under_the_interpreter(passed_under_the_interpreter):
-        assert passed_under_the_interpreter(__file__) >= 5  # tests
+        assert passed_under_the_interpreter() >= 5  # tests
 """
 
 import importlib.util

@@ -48,7 +48,7 @@ def assert_agrees(layout, images, slots, crops, size):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 18
+    assert passed_under_the_interpreter() >= 18
 
 
 @needs_kernels

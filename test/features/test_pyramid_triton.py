@@ -63,7 +63,7 @@ def valid_of(rows):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 18
+    assert passed_under_the_interpreter() >= 18
 
 
 def test_without_kernels_the_layout_takes_the_reference():

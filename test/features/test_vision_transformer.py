@@ -26,6 +26,8 @@ from lerf_ros.features.vision_transformer import (
 )
 from test.kernels import CUDA, DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
+INTERPRETER_OPTIONS = ("-k", "kernel")  # the others need none
+
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6], device=DEVICE), torch.tensor([0.2, 0.3, 0.25], device=DEVICE)
 STEP = {torch.float32: 1e-5, torch.bfloat16: 2**-7}  # between neighbours in bfloat16: the interpreter cuts off
 VISION = {"image_size": 48, "layers": 3, "width": 48, "head_width": 12, "patch_size": 16}
@@ -213,7 +215,7 @@ def test_on_a_gpu_in_bfloat16_no_further_from_float32_than_open_clip(quick_gelu)
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__, "-k", "kernel") >= 30
+    assert passed_under_the_interpreter() >= 30
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from test.kernels import DEVICE, needs_cuda, needs_interpreter, starts_interpret
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 7
+    assert passed_under_the_interpreter() >= 7
 
 
 def field_of(features=16, hidden=64, layers=2, embed=32, dino=0, scale="physical", precision="float32"):

@@ -15,7 +15,7 @@ def drawn(*shape, seed=0):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 8
+    assert passed_under_the_interpreter() >= 8
 
 
 @needs_kernels

@@ -12,7 +12,7 @@ LIMIT = 11.0
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 5
+    assert passed_under_the_interpreter() >= 5
 
 
 def field_of(levels=16, hidden=64, precision="float32"):

@@ -44,7 +44,7 @@ OF_SLOT = [[0, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]]  # row, and w
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 10
+    assert passed_under_the_interpreter() >= 10
 
 
 @needs_kernels

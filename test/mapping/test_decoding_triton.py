@@ -15,7 +15,7 @@ from test.kernels import DEVICE, INTERPRETED, needs_kernels, starts_interpreter
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 9
+    assert passed_under_the_interpreter() >= 9
 
 
 def rays_of(rays, samples, seed=0):

@@ -42,7 +42,7 @@ def assert_agree(found, expected):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 3
+    assert passed_under_the_interpreter() >= 3
 
 
 def test_the_reference_agrees(box):

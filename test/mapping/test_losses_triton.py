@@ -14,7 +14,7 @@ from test.kernels import DEVICE, INTERPRETED, needs_cuda, needs_kernels, starts_
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 16
+    assert passed_under_the_interpreter() >= 16
 
 
 def inputs_of(rays, embed, dims=0, without=0.3):

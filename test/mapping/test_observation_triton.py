@@ -33,7 +33,7 @@ def points(box, count, seed=0):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 6
+    assert passed_under_the_interpreter() >= 6
 
 
 @needs_kernels

@@ -17,7 +17,7 @@ RAYS = 150
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 6
+    assert passed_under_the_interpreter() >= 6
 
 
 def store_of(keyframes, language, recent):

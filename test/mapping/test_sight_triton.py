@@ -41,7 +41,7 @@ def assert_agrees(store, slots, x_world):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 5
+    assert passed_under_the_interpreter() >= 5
 
 
 @needs_kernels

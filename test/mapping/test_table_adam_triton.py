@@ -23,7 +23,7 @@ def draw(count, share, generator):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 8
+    assert passed_under_the_interpreter() >= 8
 
 
 @needs_kernels

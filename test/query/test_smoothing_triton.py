@@ -14,7 +14,7 @@ from test.kernels import DEVICE, needs_kernels, starts_interpreter
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 2
+    assert passed_under_the_interpreter() >= 2
 
 
 @needs_kernels

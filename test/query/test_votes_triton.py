@@ -113,7 +113,7 @@ def best_of(store, slot, x_world, relevancy):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 4
+    assert passed_under_the_interpreter() >= 4
 
 
 def test_the_reference_votes_as_a_loop_does(store, by_hand):

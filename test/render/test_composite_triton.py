@@ -64,7 +64,7 @@ def assert_close(found, expected, atol):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 16
+    assert passed_under_the_interpreter() >= 16
 
 
 @needs_kernels

@@ -10,7 +10,7 @@ from test.render.test_composite_triton import SAMPLES, rays
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= len(SAMPLES) + 1
+    assert passed_under_the_interpreter() >= len(SAMPLES) + 1
 
 
 @needs_kernels

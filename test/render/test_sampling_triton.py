@@ -22,7 +22,7 @@ NAN = float("nan")
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter(__file__) >= 40
+    assert passed_under_the_interpreter() >= 40
 
 
 def noise_of(rays, columns, jitter, generator):
