@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
@@ -337,11 +338,17 @@ class Mapper:
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None
         self.bounds = bounds
-        self._refinement = self._source = self._surface = None
-        self._trainer = None  # its moments and its captured step make room for those of the next one
+        self._let_go()
         self._trainer = Trainer(self.config, self.fields, self.store, bounds, self._rays)
         if self.config.refinement.rate > 0:
             self._refinement = PoseRefinement(self.config, self.fields, self.store, bounds)
+
+    def _let_go(self) -> None:
+        """Of all that works with the present fields: what comes next needs the device's memory."""
+        in_use = self._trainer is not None
+        self._trainer = self._refinement = self._source = self._surface = None
+        if in_use:
+            gc.collect()  # captured work and whoever has captured it refer to each other
 
     def _decide_proposal(self, first: Frame) -> None:
         """Colours alone need proposal networks, which learn what hides behind fog; depth needs no more than a grid."""
@@ -375,7 +382,7 @@ class Mapper:
         if outside <= _MUCH_OUTSIDE * len(points):
             return
         if self.config.scene.radius is None:
-            self._source = self._surface = self._trainer = self._refinement = None  # they hold the former fields
+            self._let_go()
             self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
             self._bound(enclosing(self.config.scene, self.store.seen_points()))
             self._points = self._points_outside = 0
