@@ -34,7 +34,7 @@ def suggested(
         position, scale, first = x_world[i], float(sizes[i]), regions[text][0]
         if not shares[i] > 0:
             continue
-        if min(np.linalg.norm(region.covered - position, axis=1).min() for region in regions[text]) < scale / 4:
+        if min(region.distance(position) for region in regions[text]) < scale / 4:
             continue
         suggestion = Region(
             position=position,
