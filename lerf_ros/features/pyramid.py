@@ -101,6 +101,11 @@ class PyramidLayout:
         """As `sizes`, float32 on ``device``, without a copy to it."""
         return self.table_on(device)[0]
 
+    def levels_of(self, crops: Tensor) -> Tensor:
+        """Levels (B,) int64 of crops (B,) int64, flat indices."""
+        offset = self.table_on(crops.device)[4].long()
+        return torch.bucketize(crops.contiguous(), offset[1:], right=True)
+
     def centres(self, level: int) -> Tensor:
         """Crop centres (count, 2) as uv, pixels, in flat order."""
         at = self.levels[level]
@@ -140,8 +145,7 @@ class PyramidLayout:
     def _cut_by_level(self, images: Tensor, slots: Tensor, crops: Tensor, size: int) -> Tensor:
         """What `cut` does, image by image and level by level."""
         cut = torch.empty(len(crops), 3, size, size, device=images.device)
-        ends = torch.tensor([level.offset + level.count for level in self.levels], device=images.device)
-        levels = torch.bucketize(crops.contiguous(), ends, right=True)
+        levels = self.levels_of(crops)
         for slot in slots.unique().tolist():
             of_slot = slots == slot
             image = images[slot].permute(2, 0, 1).float() / 255

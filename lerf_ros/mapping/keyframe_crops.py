@@ -47,8 +47,8 @@ class KeyframeCrops:
     def similarity(self, text_embeds: Tensor) -> Tensor:
         """Cosines (M, T) of texts (T, D) with all crops; -inf where one is not encoded."""
         store, layout = self.store, self.store.layout
-        counts = layout.table_on(store.valid.device)[1:3].prod(dim=0).long()
-        encoded = store.valid[: len(store)].repeat_interleave(counts, dim=1, output_size=layout.total).view(-1, 1)
+        levels = layout.levels_of(torch.arange(layout.total, device=store.valid.device))
+        encoded = store.valid[: len(store), levels].view(-1, 1)
         return torch.where(encoded, self.cosines(text_embeds), -torch.inf)
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class KeyframeCrops:
         store, camera, layout = self.store, self.store.camera, self.store.layout
         slots, crops = crops // layout.total, crops % layout.total
         sizes, _, columns, stride, offset, first_centre = layout.table_on(crops.device)
-        level = torch.bucketize(crops, offset[1:].long(), right=True)
+        level = layout.levels_of(crops)
         number, across = crops - offset[level].long(), columns[level].long()
         row_column = torch.stack([number % across, number // across], dim=-1)
         centres = first_centre[level, None] + stride[level, None] * row_column

@@ -320,7 +320,7 @@ class Mapper:
         """
         saved = checkpoint.read(Path(path), self.embed_dim, encoder, self.device)
         self.config, self.fields = saved.config, saved.fields
-        self.store, self._surface = saved.store, None
+        self.store = saved.store
         self.dense_dim = saved.store.dense_dim
         self._rays = rays_per_step(saved.config)
         self._selectors = {}
