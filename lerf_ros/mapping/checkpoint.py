@@ -22,6 +22,7 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 
 FORMAT_VERSION = 4
+_FORMER_SETTINGS = ("sampling.surface_band",)  # that older maps have
 _INDEX, _PARTS = "map.json", ("fields", "keyframes")
 
 
@@ -104,7 +105,7 @@ def read(path: Path, embed_dim: int, encoder: str, device: torch.device) -> Save
             f"values), and the present one is {encoder!r} ({embed_dim} values): start with the map's encoder"
         )
     try:
-        config = MapperConfig().override(index["config"])
+        config = MapperConfig().override({k: v for k, v in index["config"].items() if k not in _FORMER_SETTINGS})
         camera = Camera(**index["camera"])
         bounds = SceneBounds(tuple(index["bounds"]["center"]), index["bounds"]["radius"])
         dense_dim = index.get("dense_dim", 0)  # maps without dense features do not say

@@ -15,8 +15,8 @@ from lerf_ros.field.language import ScaleInput
 TUNABLE = ("keyframe.translation", "keyframe.rotation", "replay.recent")
 """Settings that may change in the midst of mapping."""
 
-ProposalKind = Literal["auto", "grid", "networks"]
-"""Where rays without measured depth are sampled: ``grid``, a coarse density grid that follows the field; ``networks``,
+ProposalKind = Literal["grid", "networks"]
+"""Where rays without known depth are sampled: ``grid``, a coarse density grid that follows the field; ``networks``,
 trained proposal networks (Nerfacto)."""
 
 Decoding = Literal["blend", "sampled", "per_sample"]
@@ -86,15 +86,26 @@ class SamplingConfig:
 
     rays: int = 4096  # per step
     samples: int = 48  # per ray in a step
-    surface_share: float = 0.5  # of a ray's samples that lie around its measured depth
-    surface_band: float = 0.06  # m, half width of that band
+    surface_share: float = 0.5  # of a ray's samples that lie around its known depth, within three standard deviations
     depth_free_share: float = 0.3  # of the rays are sampled without their depth, as in rendering
-    proposal: ProposalKind = "auto"  # a grid where the first keyframe has depth, networks where it has none
-    explore: float = 0.5  # of a ray's samples is spread evenly in training, where no keyframe has depth: against fog
+    proposal: ProposalKind = "grid"
+    explore: float = 0.5  # of the samples of a ray whose depth is to guide it and is not known is spread evenly
     proposal_resolution: int = 128  # cells per axis of the proposal grid
     proposal_bins: int = 128  # bins per ray in the proposal grid
     render_samples: int = 64  # per ray in rendering
     render_chunk: int = 32768  # rays per chunk in rendering
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Depth from several views where no depth camera has measured it, see `stereo_depth`."""
+
+    stereo: bool = True
+    rows: int = 240  # of the images that are matched; at most those of the keyframes
+    planes: int = 128  # depths that are compared: disparities of so many pixels
+    sources: int = 4  # views that a keyframe is matched with
+    between: int = 16  # frames that are kept to match keyframes with, the latest that did not become one
+    time_share: float = 0.25  # of the working time, while keyframes wait that could be matched better
 
 
 @dataclass(frozen=True)
@@ -230,6 +241,7 @@ class MapperConfig:
     radiance: RadianceConfig = field(default_factory=RadianceConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     proposal: ProposalNetworksConfig = field(default_factory=ProposalNetworksConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -348,7 +360,8 @@ _CPU = {  # two cores, no GPU: held-out quality per CPU second decided
     "replay.language": 0.75,
     "sampling.rays": 1024,
     "sampling.samples": 12,
-    "sampling.proposal": "grid",  # of colours alone, too: networks ask 350 more points of each ray
+    "depth.rows": 120,
+    "depth.planes": 64,
     "sampling.proposal_resolution": 96,
     "sampling.proposal_bins": 48,
     "sampling.render_samples": 24,

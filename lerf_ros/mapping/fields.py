@@ -20,7 +20,7 @@ class MapFields(nn.Module):
     """The fields of one map.
 
     Args:
-        config: the proposal ``auto``, which the first keyframe decides, is a grid so far.
+        config: what they are like.
         embed_dim: D of the encoder; 0 for a map of colours and depth only.
         dense_dim: of the dense features that regularise language; 0 for none.
 

@@ -19,6 +19,7 @@ from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.scene import STRIDE
 from lerf_ros.mapping.selection import cells_of, cells_seen, motion
 
+_LEAST_SIGMA = 1e-4  # m, of stereo
 _POINT_STRIDE = 32  # every n-th pixel is enough to see which volume the keyframes cover
 
 
@@ -48,7 +49,8 @@ class KeyframeStore:
         dense_dim: of the dense features; 0 for none.
 
     Attributes (K = capacity, L = pyramid levels, D = embedding size; all on `device`):
-        images (K, H, W, 3) uint8; depth_z (K, H, W) float16 metres, NaN where not measured (to 2 mm below 4 m);
+        images (K, H, W, 3) uint8; depth_z (K, H, W) float16 metres, NaN where not known (to 2 mm below 4 m);
+        depth_sigma (K, H, W) float16 metres, its standard deviation where stereo found it, 0 elsewhere;
         poses (K, 4, 4) float64 T_world_camera; intrinsics (K, 4) float32 fx, fy, cx, cy in pixels;
         embeds (K, crops, D) float16, one per crop in the order of the pyramid layout; valid (K, L) bool;
         dense (K, rows, columns, dense_dim) float16 on the cells of dense_grid; dense_valid (K,) bool;
@@ -74,6 +76,7 @@ class KeyframeStore:
         crops, levels = (self.layout.total if embed_dim else 0), len(self.layout.levels)
         self.images = torch.empty(capacity, camera.height, camera.width, 3, dtype=torch.uint8, device=device)
         self.depth_z = torch.empty(capacity, camera.height, camera.width, dtype=torch.float16, device=device)
+        self.depth_sigma = torch.zeros_like(self.depth_z)
         self.poses = torch.zeros(capacity, 4, 4, dtype=torch.float64, device=device)
         self.intrinsics = torch.zeros(capacity, 4, device=device)
         self.embeds = torch.zeros(capacity, crops, embed_dim, dtype=torch.float16, device=device)
@@ -102,6 +105,7 @@ class KeyframeStore:
         self._crop_counts = np.array([level.count for level in self.layout.levels])
         self.crops_missing = self.dense_missing = 0  # counted where it changes, asked after every unit of work
         self._has_depth = np.zeros(capacity, bool)
+        self._has_stereo = np.zeros(capacity, bool)
         self._distances = np.full((capacity, capacity), np.inf)
         self._cells: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * capacity
         self.seen = np.empty(0, np.int64)
@@ -181,12 +185,18 @@ class KeyframeStore:
         along[:, :3] *= depth_z[:, None]
         return (self.poses[slots] @ along[..., None])[:, :3, 0], depth_z
 
-    def seen_points(self) -> NDArray[np.float64]:
-        """World points (N, 3), metres, of a coarse grid of the measured pixels of all keyframes, and their cameras."""
+    def seen_points(self, slots: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """World points (N, 3), metres, of a coarse grid of the pixels of some keyframes, or of all, whose depth is
+        known; and their cameras."""
         step = _POINT_STRIDE
-        slots, v, u = torch.isfinite(self.depth_z[: len(self), ::step, ::step]).nonzero(as_tuple=True)
-        points, _ = self.lifted(slots, step * torch.stack([u, v], dim=-1))
-        return np.concatenate([points.cpu().numpy(), self.host_poses[:, :3, 3]])
+        every = list(range(len(self))) if slots is None else list(slots)
+        which, v, u = torch.isfinite(self.depth_z[every, ::step, ::step]).nonzero(as_tuple=True)
+        points, _ = self.lifted(torch.tensor(every, device=which.device)[which], step * torch.stack([u, v], dim=-1))
+        return np.concatenate([points.cpu().numpy(), self.host_poses[every, :3, 3]])
+
+    def has_stereo(self, slot: int) -> bool:
+        """Whether stereo has written depth of a keyframe."""
+        return bool(self._has_stereo[slot])
 
     def insert(self, frame: Frame) -> tuple[int, int]:
         """Takes a keyframe of the store's image size (`Frame.fitted`); returns its (slot, generation)."""
@@ -197,12 +207,14 @@ class KeyframeStore:
             self.depth_z[slot].fill_(torch.nan)
         else:
             self.depth_z[slot].copy_(torch.from_numpy(frame.depth_z))
+        self.depth_sigma[slot].zero_()
         self.poses[slot].copy_(torch.from_numpy(frame.T_world_camera))
         self.intrinsics[slot].copy_(torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]))
         self.stamps_ns[slot] = frame.stamp_ns
         self.generations[slot] += 1
         self._valid[slot] = self._dense_valid[slot] = False
         self._has_depth[slot] = frame.depth_z is not None
+        self._has_stereo[slot] = False
         self._register(slot, frame.T_world_camera, cells_seen(frame, self.config.unseen_voxel))
         return slot, self.generations[slot]
 
@@ -236,6 +248,19 @@ class KeyframeStore:
             self._moved = []
         if aged or healed:
             self._publish()
+
+    def write_stereo(self, slot: int, generation: int, depth_z: Tensor, sigma: Tensor) -> bool:
+        """Writes depth that other views confirm, and its standard deviation, both (H, W) m, NaN: not known, wherever no
+        depth camera measured; what was written before is forgotten. False as for `write_embeds`."""
+        if self.generations[slot] != generation:
+            return False
+        self._has_stereo[slot] = True
+        by_stereo = self.depth_z[slot].isnan() | (self.depth_sigma[slot] > 0)
+        known = by_stereo & depth_z.isfinite() & (sigma > 0)
+        self.depth_z[slot] = torch.where(by_stereo, torch.where(known, depth_z.half(), torch.nan), self.depth_z[slot])
+        # not 0, which float16 would make of the smallest
+        self.depth_sigma[slot] = torch.where(known, sigma.clamp_min(_LEAST_SIGMA), 0.0).half()
+        return True
 
     def write_embeds(self, slot: int, generation: int, start: int, embeds: Tensor) -> bool:
         """Writes crop embeddings (B, D) from crop index `start`; False when the slot holds another keyframe by now."""
@@ -279,13 +304,16 @@ class KeyframeStore:
         """Fills an empty store with a saved `state` of the same image size and at most as many slots."""
         n = len(plain["generations"])
         for name in self._saved:
-            getattr(self, name)[:n].copy_(tensors[name])
+            if name in tensors:  # maps from before stereo have no depth_sigma
+                getattr(self, name)[:n].copy_(tensors[name])
         self.generations[:n] = plain["generations"]
         self.stamps_ns[:n] = plain["stamps_ns"]
         self._valid[:n] = tensors["valid"].numpy()
         if self.dense_dim:
             self._dense_valid[:n] = tensors["dense_valid"].numpy()
-        self._has_depth[:n] = torch.isfinite(tensors["depth_z"]).flatten(1).any(dim=1).numpy()
+        measured = torch.isfinite(self.depth_z[:n]) & (self.depth_sigma[:n] == 0)
+        self._has_stereo[:n] = (self.depth_sigma[:n] > 0).flatten(1).any(dim=1).cpu().numpy()
+        self._has_depth[:n] = measured.flatten(1).any(dim=1).cpu().numpy()
         ends = np.cumsum(plain["cell_counts"])[:-1]
         cells = np.split(tensors["cells"].numpy(), ends)
         for slot in reversed(plain["newest_first"]):
@@ -294,7 +322,7 @@ class KeyframeStore:
 
     @property
     def _saved(self) -> tuple[str, ...]:
-        names = ("images", "depth_z", "poses", "intrinsics", "embeds", "valid")
+        names = ("images", "depth_z", "depth_sigma", "poses", "intrinsics", "embeds", "valid")
         return (*names, "dense", "dense_valid") if self.dense_dim else names
 
     def _most_redundant(self) -> int:

@@ -31,6 +31,7 @@ from lerf_ros.mapping.pose_refinement import PoseRefinement
 from lerf_ros.mapping.rendering import Rendering, psnr, render_view
 from lerf_ros.mapping.scene import enclosing, first_bounds, measured_points
 from lerf_ros.mapping.selection import KeyframeSelector, motion
+from lerf_ros.mapping.stereo_depth import StereoDepth, StereoWork
 from lerf_ros.mapping.training import StepStats, Trainer, rays_per_step
 
 _LOG = logging.getLogger(__name__)
@@ -110,7 +111,9 @@ class Mapper:
         self.version = self.keyframes_version = 0
         self.fields = MapFields(config, embed_dim, dense_dim).to(self.device)
         self.store: KeyframeStore | None = None
+        self.stereo: StereoDepth | None = None
         self.bounds: SceneBounds | None = None
+        self._bounds_are_guessed = False  # until there is depth
         self._trainer: Trainer | None = None
         self._refinement: PoseRefinement | None = None
         self._rays = rays_per_step(config)
@@ -168,13 +171,17 @@ class Mapper:
         selector = self._selectors.setdefault(frame.stream, KeyframeSelector(self.config.keyframe))
         selection = selector.offer(frame, self.store.host_poses, self.store.seen)
         if selection.frame is None:
+            if self.stereo is not None:
+                self.stereo.add_between(frame)
             return KeyframeDecision(False, selection.reason)
         frame = selection.frame
         if self.bounds is None:
-            self._decide_proposal(frame)
+            self._bounds_are_guessed = frame.depth_z is None and self.config.scene.radius is None
             self._bound(first_bounds(self.config.scene, frame))
         quality = self._prequential(frame) if self.steps else None
         slot, generation = self.store.insert(frame)
+        if self.stereo is not None:
+            self.stereo.add_keyframe(slot)
         if self.fields.exposure is not None:
             self.fields.exposure.reset(slot)
         self._fit_volume(measured_points(frame))
@@ -206,6 +213,8 @@ class Mapper:
         if not moved:
             return Correction(len(store), len(matched), 0)
         store.move(moved, np.stack([matched[slot] for slot in moved]))
+        if self.stereo is not None:
+            self.stereo.move(moved)
         self._surface = None  # its points lie where the surface was
         self._points = self._points_outside = 0
         self._fit_volume(store.seen_points())
@@ -220,6 +229,19 @@ class Mapper:
             max(float(np.linalg.norm((matched[slot] - former[slot])[:3, 3])) for slot in moved),
             max(rotation_angle(matched[slot][:3, :3], former[slot][:3, :3]) for slot in moved),
         )
+
+    def find_depth(self, work: StereoWork) -> None:
+        """Does `stereo.next_work`. The first depth of a map without a depth camera decides the mapped volume."""
+        assert self.stereo is not None and self.store is not None
+        had_depth = self.store.has_stereo(work.slot)
+        if not self.stereo.do(work):
+            return
+        self.version += 1
+        if self._bounds_are_guessed:
+            self._bounds_are_guessed = False
+            self._begin_anew()
+        elif not had_depth:
+            self._fit_volume(self.store.seen_points([work.slot]))
 
     def step(self) -> StepStats:
         """One training step; of fewer rays from now on, where memory runs out.
@@ -326,6 +348,8 @@ class Mapper:
         self._selectors = {}
         self._points = self._points_outside = 0
         self._trajectory = None
+        self._bounds_are_guessed = False
+        self.stereo = self._make_stereo(saved.store)
         self._bound(saved.bounds)
         assert self._trainer is not None
         self._trainer.steps = saved.steps
@@ -334,6 +358,10 @@ class Mapper:
 
     def _reserve(self, camera: Camera) -> None:
         self.store = KeyframeStore(self.config, camera, self.embed_dim, self.device, self.dense_dim)
+        self.stereo = self._make_stereo(self.store)
+
+    def _make_stereo(self, store: KeyframeStore) -> StereoDepth | None:
+        return StereoDepth(self.config.depth, self.config.keyframe, store) if self.config.depth.stereo else None
 
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None
@@ -350,13 +378,13 @@ class Mapper:
         if in_use:
             gc.collect()  # captured work and whoever has captured it refer to each other
 
-    def _decide_proposal(self, first: Frame) -> None:
-        """Colours alone need proposal networks, which learn what hides behind fog; depth needs no more than a grid."""
-        if self.config.sampling.proposal == "auto":
-            kind = "networks" if first.depth_z is None else "grid"
-            self.config = self.config.override({"sampling.proposal": kind})
-            if kind == "networks":
-                self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
+    def _begin_anew(self) -> None:
+        """Training begins anew, in a volume around all that the keyframes see."""
+        assert self.store is not None
+        self._let_go()
+        self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
+        self._bound(enclosing(self.config.scene, self.store.seen_points()))
+        self._points = self._points_outside = 0
 
     def _prequential(self, frame: Frame) -> Quality:
         rendering = self.render(frame.camera, frame.T_world_camera, stride=_PREQUENTIAL_STRIDE)
@@ -382,10 +410,7 @@ class Mapper:
         if outside <= _MUCH_OUTSIDE * len(points):
             return
         if self.config.scene.radius is None:
-            self._let_go()
-            self.fields = MapFields(self.config, self.embed_dim, self.dense_dim).to(self.device)
-            self._bound(enclosing(self.config.scene, self.store.seen_points()))
-            self._points = self._points_outside = 0
+            self._begin_anew()
             _LOG.info("the mapped volume grew to a radius of %.1f m; training starts anew", self.bounds.radius)
         else:
             _LOG.warning(

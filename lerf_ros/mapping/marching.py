@@ -62,16 +62,17 @@ def march_measured(
     rays: Rays,
     t_edges: Tensor,
     t_measured: Tensor,
-    sight_sigma: float,
+    t_sigma: Tensor,
     far: float,
     near_field: float = 0.0,
 ) -> tuple[March, Composite]:
-    """As `march`, for training: with errors per ray against t_measured (R,), see `render.composite`. The weights carry
-    no gradient; those of samples nearer than near_field m are scaled, see `render.gradient_scaling`."""
+    """As `march`, for training: with errors per ray against t_measured (R,), whose standard deviation is t_sigma (R,),
+    both m, see `render.composite`. The weights carry no gradient; gradients of samples nearer than near_field m are
+    scaled, see `render.gradient_scaling`."""
     x_unit, sigmas, colours = _field_along(radiance, rays, t_edges)
     if near_field > 0:
         sigmas, colours = scaled_gradients(sigmas, colours, midpoints(t_edges), near_field)
-    result = composite(sigmas, colours, t_edges, t_measured, sight_sigma, far)
+    result = composite(sigmas, colours, t_edges, t_measured, t_sigma, far)
     return March(rays, x_unit, t_edges, sigmas, result.weights), result
 
 

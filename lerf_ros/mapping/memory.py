@@ -19,6 +19,7 @@ from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.stereo_depth import stereo_bytes
 
 _NOWHERE = torch.device("meta")  # tensors there have sizes and no memory
 _COPIES = 4  # of a parameter: value, gradient, two moments of Adam
@@ -66,7 +67,7 @@ def map_memory(
     tables, networks = (_bytes(p for name, p in named if name.endswith("table") == is_table) for is_table in (1, 0))
     asks_close_ups = config.close_up.share > 0 and config.language.scale == "physical"
     return MapMemory(
-        keyframes=store.memory_bytes,
+        keyframes=store.memory_bytes + (stereo_bytes(config.depth, store) if config.depth.stereo else 0),
         tables=_COPIES * tables,
         networks=_COPIES * networks + _bytes(fields.buffers()),
         close_ups=CloseUps(config.close_up, store, encoder).memory_bytes if asks_close_ups else 0,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lerf_ros.field.language import ScaleInput
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.sight import NEAREST, VISIBLE_WITHIN
+from lerf_ros.mapping.sight import NEAREST, VISIBLE_SIGMAS, VISIBLE_WITHIN
 from lerf_ros.mapping.sight_triton import look
 
 _POINTS = 64  # per program
@@ -31,6 +31,7 @@ def _observed(
     poses,
     intrinsics,
     depth_images,
+    sigma_images,
     x_out,
     floats,
     views_out,
@@ -44,7 +45,8 @@ def _observed(
     height,
     width,
     nearest,
-    visible_within,
+    within,
+    sigmas,
     measured_within,
     KIND: tl.constexpr,
     POINTS: tl.constexpr,
@@ -67,7 +69,7 @@ def _observed(
         slot = tl.load(slots + view * slots_view + point * slots_point, mask=exists, other=0)
         there = tl.load(known + view * known_view + point * known_point, mask=exists, other=0) != 0
         _, _, depth, measured, _, sees, right, down, ahead = look(
-            x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, nearest, visible_within
+            x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas
         )
         sees = sees & there
         seen += sees.to(tl.int64)
@@ -118,10 +120,11 @@ def observed_triton(
     x_out, floats = torch.empty_like(x_world), torch.empty(5 * N, device=device)
     views = torch.empty(N, dtype=torch.int64, device=device)
     of_points = x_world.contiguous(), own_directions.contiguous(), slots, known, ranges.contiguous()
-    of_store = store.poses, store.intrinsics, store.depth_z
+    of_store = store.poses, store.intrinsics, store.depth_z, store.depth_sigma
     strides = [stride for each in (slots, known) for stride in (each.stride(0), each.stride(1) * (each.shape[1] == N))]
     camera = store.camera
     numbers = N, len(slots), ranges.shape[1], *strides, camera.height, camera.width, NEAREST, VISIBLE_WITHIN
+    numbers = *numbers, VISIBLE_SIGMAS
     with torch.cuda.device_of(x_world):
         if N:
             grid = (triton.cdiv(N, _POINTS),)

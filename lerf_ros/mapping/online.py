@@ -23,9 +23,11 @@ from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.mapper import KeyframeDecision, Mapper
 from lerf_ros.mapping.shrinking import Shrinking
+from lerf_ros.mapping.stereo_depth import StereoWork
 from lerf_ros.mapping.training import StepStats
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_UNIT = 0.5  # s, of stereo: what takes longer was compiling kernels
 
 
 class _Part(NamedTuple):
@@ -84,7 +86,7 @@ class OnlineMapper:
         """Forgets the map and begins a new one with the settings that this object was made with."""
         dense_dim = self._dense.dim if self._dense is not None else 0
         self.mapper = Mapper(self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim)
-        self._encoding_time = self._training_time = 0.0
+        self._encoding_time = self._training_time = self._owed_by_stereo = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -107,8 +109,8 @@ class OnlineMapper:
         return self.mapper.correct(trajectory)
 
     def advance(self, may_step: bool = True) -> StepStats | None:
-        """One unit of work: a training step, with the refinement of a pose where one's turn comes after it, or encoding
-        (returns None). Before a keyframe there is none.
+        """One unit of work: a training step, with the refinement of a pose where one's turn comes after it; or
+        encoding, or finding depth of a keyframe (both return None). Before a keyframe there is none.
 
         Args:
             may_step: False: encoding only, if there is any to do.
@@ -118,6 +120,31 @@ class OnlineMapper:
         store = self.mapper.store
         if store is None or len(store) == 0:
             return None
+        if (work := self._next_stereo()) is not None:
+            self._find_depth(work)
+            return None
+        begun = time.monotonic()
+        stats = self._encode_or_step(store, may_step)
+        self._owed_by_stereo -= time.monotonic() - begun
+        return stats
+
+    def _next_stereo(self) -> StereoWork | None:
+        """What is to be done now for the depth of keyframes: at once, if one has none yet; else as `depth.time_share`
+        allows."""
+        stereo = self.mapper.stereo
+        work = stereo.next_work if stereo is not None else None
+        return work if work is not None and (work.urgent or self._owed_by_stereo <= 0) else None
+
+    def _find_depth(self, work: StereoWork) -> None:
+        self.settle()
+        begun = time.monotonic()
+        self.mapper.find_depth(work)
+        self.settle()
+        taken = min(time.monotonic() - begun, _LONGEST_UNIT)
+        share = self.mapper.config.depth.time_share
+        self._owed_by_stereo = max(self._owed_by_stereo, 0.0) + taken * (1 - share) / share
+
+    def _encode_or_step(self, store: KeyframeStore, may_step: bool) -> StepStats | None:
         waiting = self._next_to_encode(store) if self.encoding else None
         if waiting is None:
             self._encoding_time = self._training_time = 0.0

@@ -21,7 +21,7 @@ class RayBatch:
     """R rays of a step and what their pixels say.
 
     slots (R,) int64; uv (R, 2) pixels; z_per_t (R,); rgb (R, 3) in [0, 1]; t_measured (R,) m along the ray, NaN: not
-    measured.
+    known; t_sigma (R,) m, its standard deviation as far as stereo has it, 0 where a depth camera measured.
     """
 
     rays: Rays
@@ -30,6 +30,7 @@ class RayBatch:
     uv: Tensor
     rgb: Tensor
     t_measured: Tensor
+    t_sigma: Tensor
 
 
 def rays_of_view(camera: Camera, T_world_camera: Pose, uv: Tensor, bounds: SceneBounds) -> tuple[Rays, Tensor]:
@@ -105,7 +106,8 @@ def drawn_batch(
     batch_rays, z_per_t = rays_of_slots_torch(store, slots, uv, bounds)
     rgb = store.images[slots, v, u].float() / 255
     t_measured = store.depth_z[slots, v, u].float() / z_per_t
-    return RayBatch(batch_rays, z_per_t, slots, uv, rgb, t_measured)
+    t_sigma = store.depth_sigma[slots, v, u].float() / z_per_t
+    return RayBatch(batch_rays, z_per_t, slots, uv, rgb, t_measured, t_sigma)
 
 
 def _pick(chance: Tensor, count: Tensor | int) -> Tensor:

@@ -44,6 +44,7 @@ def _draw(
     chance,
     images,
     depth_z,
+    depth_sigma,
     poses,
     intrinsics,
     center,
@@ -59,6 +60,7 @@ def _draw(
     uv,
     rgb,
     t_measured,
+    t_sigma,
     rays,
     language_rays,
     recent_rays,
@@ -98,6 +100,8 @@ def _draw(
         tl.store(rgb + 3 * ray + axis, value, mask=inside)
     tl.store(z_per_t + ray, z, mask=inside)
     tl.store(t_measured + ray, depth / z, mask=inside)
+    sigma = tl.load(depth_sigma + pixel, mask=inside, other=0.0).to(tl.float32)
+    tl.store(t_sigma + ray, sigma / z, mask=inside)
     tl.store(slots + ray, slot, mask=inside)
     tl.store(uv + 2 * ray, u_px, mask=inside)
     tl.store(uv + 2 * ray + 1, v_px, mask=inside)
@@ -126,11 +130,12 @@ def draw_triton(
     """As `rays.draw_batch`, with the random numbers chance (5, R) in [0, 1) and the scene's centre (3,) float64.
 
     Returns:
-        origins (R, 3), directions (R, 3), z_per_t (R,), slots (R,), uv (R, 2), rgb (R, 3), t_measured (R,).
+        origins (R, 3), directions (R, 3), z_per_t (R,), slots (R,), uv (R, 2), rgb (R, 3), t_measured (R,), t_sigma
+        (R,).
     """
     device, rays = chance.device, chance.shape[1]
-    floats = torch.empty(13 * rays, device=device).split([n * rays for n in (3, 3, 1, 2, 3, 1)])
-    origins, directions, z_per_t, uv, rgb, t_measured = (
+    floats = torch.empty(14 * rays, device=device).split([n * rays for n in (3, 3, 1, 2, 3, 1, 1)])
+    origins, directions, z_per_t, uv, rgb, t_measured, t_sigma = (
         part.view(rays, -1) if len(part) > rays else part for part in floats
     )
     slots = torch.empty(rays, dtype=torch.int64, device=device)
@@ -139,6 +144,7 @@ def draw_triton(
             chance,
             store.images,
             store.depth_z,
+            store.depth_sigma,
             store.poses,
             store.intrinsics,
             center,
@@ -154,6 +160,7 @@ def draw_triton(
             uv,
             rgb,
             t_measured,
+            t_sigma,
             rays,
             language_rays,
             recent_rays,
@@ -163,7 +170,7 @@ def draw_triton(
             radius,
             RAYS=_RAYS,
         )
-    return origins, directions, z_per_t, slots, uv, rgb, t_measured
+    return origins, directions, z_per_t, slots, uv, rgb, t_measured, t_sigma
 
 
 def rays_triton(

@@ -12,7 +12,8 @@ from torch import Tensor
 from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.keyframes import KeyframeStore
 
-VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it
+VISIBLE_WITHIN = 0.05  # of the depth: a keyframe sees a point if it measured this close to it, or as close as ...
+VISIBLE_SIGMAS = 3.0  # ... so many standard deviations of its depth more
 NEAREST = 1e-6  # m: what is nearer to the plane of the camera, or behind it, has no place in the image
 
 
@@ -40,7 +41,7 @@ def seen_by(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight:
     if runs_kernels(x_world.device):
         from lerf_ros.mapping.sight_triton import seen_by_triton  # not everywhere installed
 
-        return Sight(*seen_by_triton(store, slots, x_world, NEAREST, VISIBLE_WITHIN))
+        return Sight(*seen_by_triton(store, slots, x_world, NEAREST, VISIBLE_WITHIN, VISIBLE_SIGMAS))
     return seen_by_torch(store, slots, x_world)
 
 
@@ -56,7 +57,8 @@ def seen_by_torch(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight
     uv = torch.where(inside[..., None], uv, 0)
     column, row = uv.round().long().unbind(dim=-1)
     measured_z = store.depth_z[slots, row, column].float()
-    differs = (measured_z - depth_z).abs() > VISIBLE_WITHIN * depth_z
+    unsure = VISIBLE_SIGMAS * store.depth_sigma[slots, row, column].float()
+    differs = (measured_z - depth_z).abs() > VISIBLE_WITHIN * depth_z + unsure
     return Sight(uv, depth_z, measured_z, inside, inside & ~differs)
 
 

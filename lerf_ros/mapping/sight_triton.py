@@ -39,7 +39,7 @@ def _pixel(focal, x, depth, middle):
 
 
 @triton.jit
-def look(x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, nearest, visible_within):
+def look(x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas):
     """Points at x, y, z m (float64) in keyframes: u, v px, depth there and as measured, whether they lie inside the
     image and are seen, and the way to them from the camera, in axes of the world."""
     pose, camera = poses + 16 * slot, intrinsics + 4 * slot
@@ -57,8 +57,10 @@ def look(x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, 
     column, row = rounded(u), rounded(v)
     inside = (forward > nearest) & (column >= 0.0) & (column < width) & (row >= 0.0) & (row < height)
     column, row = tl.where(inside, column, 0.0).to(tl.int64), tl.where(inside, row, 0.0).to(tl.int64)
-    measured = tl.load(depth_images + (slot * height + row) * width + column, mask=exists, other=0.0).to(tl.float32)
-    differs = tl.abs(measured - depth) > visible_within * depth
+    pixel = (slot * height + row) * width + column
+    measured = tl.load(depth_images + pixel, mask=exists, other=0.0).to(tl.float32)
+    unsure = sigmas * tl.load(sigma_images + pixel, mask=exists, other=0.0).to(tl.float32)
+    differs = tl.abs(measured - depth) > within * depth + unsure
     sees = inside & (differs == 0)
     return u, v, depth, measured, inside, sees, x.to(tl.float32), y.to(tl.float32), z.to(tl.float32)
 
@@ -70,6 +72,7 @@ def _sight(
     poses,
     intrinsics,
     depth_images,
+    sigma_images,
     uv,
     depths,
     flags,
@@ -80,10 +83,12 @@ def _sight(
     height,
     width,
     nearest,
-    visible_within,
+    within,
+    sigmas,
     POINTS: tl.constexpr,
 ):
-    """slots with strides, x_world (N, 3), poses (K, 4, 4), intrinsics (K, 4), depth_images (K, height, width) -> uv
+    """slots with strides, x_world (N, 3), poses (K, 4, 4), intrinsics (K, 4), depth_images and
+    sigma_images (K, height, width) -> uv
     (V, N, 2), depths (2, V, N) at the point and as measured, flags (2, V, N): inside, sees."""
     point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     view = tl.program_id(1)
@@ -94,7 +99,7 @@ def _sight(
     y = tl.load(x_world + 3 * point + 1, mask=exists, other=0.0)
     z = tl.load(x_world + 3 * point + 2, mask=exists, other=0.0)
     u, v, depth, measured, inside, sees, _, _, _ = look(
-        x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, nearest, visible_within
+        x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas
     )
     at = view.to(tl.int64) * points + point
     half = views.to(tl.int64) * points
@@ -107,7 +112,7 @@ def _sight(
 
 
 def seen_by_triton(
-    store: KeyframeStore, slots: Tensor, x_world: Tensor, nearest: float, visible_within: float
+    store: KeyframeStore, slots: Tensor, x_world: Tensor, nearest: float, within: float, sigmas: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `sight.seen_by`, on a CUDA GPU: the fields of `Sight`."""
     V, N, device = len(slots), len(x_world), x_world.device
@@ -115,8 +120,9 @@ def seen_by_triton(
     depths = torch.empty(2, V, N, device=device)
     flags = torch.empty(2, V, N, dtype=torch.uint8, device=device)
     next_point = slots.stride(1) if slots.shape[1] == N else 0
-    tensors = (slots, x_world.double().contiguous(), store.poses, store.intrinsics, store.depth_z)
-    numbers = (N, V, slots.stride(0), next_point, store.camera.height, store.camera.width, nearest, visible_within)
+    tensors = (slots, x_world.double().contiguous(), store.poses, store.intrinsics, store.depth_z, store.depth_sigma)
+    height, width = store.camera.height, store.camera.width
+    numbers = (N, V, slots.stride(0), next_point, height, width, nearest, within, sigmas)
     with torch.cuda.device_of(x_world):
         if V * N:
             grid = (triton.cdiv(N, _POINTS), V)

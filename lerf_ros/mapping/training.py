@@ -20,10 +20,11 @@ from lerf_ros.mapping.shrinking import Shrinking
 from lerf_ros.mapping.table_adam import TableAdam
 from lerf_ros.render.rays import Rays
 from lerf_ros.render.resampling import Histogram
-from lerf_ros.render.sampling import depth_guided_edges, kept_spaced_edges
+from lerf_ros.render.sampling import depth_guided_edges
 
 _QUEUED = 2  # steps: the device never waits for the host, and nothing waits for more than these
 _BETAS, _EPS = (0.9, 0.99), 1e-15  # Adam's, as in instant-NGP
+_BAND_SIGMAS = 3.0  # standard deviations of a ray's depth: half width of the band that is sampled around it
 _FEWEST_RAYS = 256  # of a step, however little memory there is
 
 
@@ -71,7 +72,6 @@ class Trainer:
         self._captured = Captured(self._work, device)
         self._in_flight = InFlight(device, _QUEUED)
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
-        self._surface_band = torch.tensor(config.sampling.surface_band, device=device)
         self.steps = 0
         self._younger = 0  # steps that do not count towards the fall of the learning rate
 
@@ -106,21 +106,23 @@ class Trainer:
         """The step on the device: loss, colour, depth, language, dino and skipped, as in `StepStats`."""
         rays, guided = self._rays.size, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
-        t_edges, histograms = self._edges(batch, guided)
         weight, far = self._config.loss, self._config.scene.far
+        t_sigma = torch.hypot(batch.t_sigma, batch.t_sigma.new_full((), weight.sight_sigma))
+        trust = (weight.sight_sigma / t_sigma).square()  # 1 of a depth camera
+        t_edges, histograms = self._edges(batch, t_sigma, guided)
         near_field = 0.0 if guided else weight.near_field  # depth clears the space before the camera by itself
         marched, errors = march_measured(
-            self._fields.radiance, batch.rays, t_edges, batch.t_measured, weight.sight_sigma, far, near_field
+            self._fields.radiance, batch.rays, t_edges, batch.t_measured, t_sigma, far, near_field
         )
         self._fields.update_proposal(marched.x_unit.flatten(0, 1), marched.sigmas.detach().flatten())
 
         rgb = errors.rgb if self._fields.exposure is None else self._fields.exposure(errors.rgb, batch.slots)
         colour = losses.colour_loss(rgb, batch.rgb)
         measured = losses.measured_count(batch.t_measured)
-        depth = errors.depth.sum() / measured
+        depth = (trust * errors.depth).sum() / measured
         loss = colour + weight.depth * depth
         if weight.sight:
-            loss = loss + weight.sight * (errors.sight.sum() / measured)
+            loss = loss + weight.sight * ((trust * errors.sight).sum() / measured)
         if weight.distortion:
             loss = loss + weight.distortion * errors.distortion.mean()
         for histogram in histograms:
@@ -157,27 +159,30 @@ class Trainer:
         return round(self._rays.size * self._config.replay.language) if self._fields.language else 0
 
     def _guided_rays(self) -> int:
-        """Rays sampled around their measured depth: all but `sampling.depth_free_share`; none when there are keyframes
-        without depth."""
+        """Rays sampled around their depth, where it is known: all but `sampling.depth_free_share`; none when there are
+        keyframes without depth that stereo will not give them."""
         share = 1 - self._config.sampling.depth_free_share
-        return round(self._rays.size * share) if self._store.all_have_depth else 0
+        return round(self._rays.size * share) if self._config.depth.stereo or self._store.all_have_depth else 0
 
     def _learns_dense(self) -> bool:
         return self._config.loss.dino > 0 and self._store.has_dense
 
-    def _edges(self, batch: RayBatch, guided: int) -> tuple[Tensor, tuple[Histogram, ...]]:
-        """Sample intervals: the first `guided` rays around their measured depth, the others as in rendering. A guided
-        ray that has no depth after all is sampled evenly. And what proposal networks believed about the others."""
-        sampling, scene, device = self._config.sampling, self._config.scene, batch.t_measured.device
-        even = kept_spaced_edges(scene.near, scene.far, sampling.samples, self._bounds.radius, device)
+    def _edges(self, batch: RayBatch, t_sigma: Tensor, guided: int) -> tuple[Tensor, tuple[Histogram, ...]]:
+        """Sample intervals: the first `guided` rays around their depth, where it is known, the others as in rendering.
+        And what proposal networks believed about the latter."""
+        sampling, near = self._config.sampling, self._config.scene.near
+        first, others = (
+            Rays(batch.rays.origins[part], batch.rays.directions[part], batch.rays.radius)
+            for part in (slice(guided), slice(guided, None))
+        )
+        fallback, _ = self._fields.propose(first, sampling.samples, jitter=True, explore=sampling.explore)
         around_depth = depth_guided_edges(
-            even,
+            fallback,
             batch.t_measured[:guided],
-            self._surface_band,
-            scene.near,
+            _BAND_SIGMAS * t_sigma[:guided],
+            near,
             round(sampling.samples * sampling.surface_share),
         )
-        others = Rays(batch.rays.origins[guided:], batch.rays.directions[guided:], batch.rays.radius)
         explore = 0.0 if guided else sampling.explore  # guided rays say what lies before a surface
         proposed, histograms = self._fields.propose(others, sampling.samples, jitter=True, explore=explore)
         return torch.cat([around_depth, proposed]), histograms

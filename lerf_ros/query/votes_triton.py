@@ -14,7 +14,7 @@ from torch import Tensor
 from lerf_ros.features.pyramid_triton import read_level
 from lerf_ros.mapping.keyframe_crops_triton import level_of
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.sight import NEAREST, VISIBLE_WITHIN
+from lerf_ros.mapping.sight import NEAREST, VISIBLE_SIGMAS, VISIBLE_WITHIN
 from lerf_ros.mapping.sight_triton import look
 
 _CROPS = 256  # per program
@@ -62,6 +62,7 @@ def _shares(
     poses,
     intrinsics,
     depth_images,
+    sigma_images,
     valid,
     table,
     shares,
@@ -70,7 +71,8 @@ def _shares(
     height,
     width,
     nearest,
-    visible_within,
+    within,
+    sigmas,
     LEVELS: tl.constexpr,
     PADDED: tl.constexpr,
     VIEWS: tl.constexpr,
@@ -87,7 +89,7 @@ def _shares(
         exists = view < keyframes
         slot = tl.minimum(view, keyframes - 1).to(tl.int64)
         u, v, _, _, _, sees, _, _, _ = look(
-            x, y, z, slot, exists, poses, intrinsics, depth_images, height, width, nearest, visible_within
+            x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas
         )
         u, v = tl.where(sees, u, 0.0)[:, None], tl.where(sees, v, 0.0)[:, None]
         is_encoded = sees[:, None] & (tl.load(valid + slot[:, None] * LEVELS + level) != 0)
@@ -117,10 +119,10 @@ def shares_triton(store: KeyframeStore, relevancy: Tensor, numbers: Tensor, x_wo
     camera, layout, table = store.camera, store.layout, store.layout.table_on(relevancy.device)
     shares = torch.empty(len(numbers), device=relevancy.device)
     of_places = relevancy, numbers.contiguous(), x_world.double().contiguous()
-    of_store = store.poses, store.intrinsics, store.depth_z, store.valid
+    of_store = store.poses, store.intrinsics, store.depth_z, store.depth_sigma, store.valid
     with torch.cuda.device_of(relevancy):
         if len(numbers):
-            sizes = len(store), layout.total, camera.height, camera.width, NEAREST, VISIBLE_WITHIN
+            sizes = len(store), layout.total, camera.height, camera.width, NEAREST, VISIBLE_WITHIN, VISIBLE_SIGMAS
             levels = table.shape[1]
             constants = {"LEVELS": levels, "PADDED": triton.next_power_of_2(levels), "VIEWS": _VIEWS}
             _shares[(len(numbers),)](*of_places, *of_store, table, shares, *sizes, **constants, enable_fp_fusion=False)

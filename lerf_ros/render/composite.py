@@ -35,7 +35,7 @@ class Composite:
 
 
 def composite(
-    sigmas: Tensor, colours: Tensor, t_edges: Tensor, t_measured: Tensor, sight_sigma: float, far: float
+    sigmas: Tensor, colours: Tensor, t_edges: Tensor, t_measured: Tensor, t_sigma: Tensor, far: float
 ) -> Composite:
     """Composites the samples of rays and compares them with the rays' measured depth.
 
@@ -44,18 +44,18 @@ def composite(
         colours: (R, S, 3).
         t_edges: m along the ray, (R, S + 1), without gradient.
         t_measured: m along the ray, (R,); NaN: not measured.
-        sight_sigma: m, of `sight_error`.
+        t_sigma: m, (R,), standard deviation of t_measured, see `sight_error`.
         far: m, of `distortion`.
     """
     if not runs_kernels(sigmas.device):
-        return composite_torch(sigmas, colours, t_edges, t_measured, sight_sigma, far)
+        return composite_torch(sigmas, colours, t_edges, t_measured, t_sigma, far)
     from lerf_ros.render.composite_triton import composite_triton  # not everywhere installed
 
-    return composite_triton(sigmas, colours, t_edges, t_measured, sight_sigma, far)
+    return composite_triton(sigmas, colours, t_edges, t_measured, t_sigma, far)
 
 
 def composite_torch(
-    sigmas: Tensor, colours: Tensor, t_edges: Tensor, t_measured: Tensor, sight_sigma: float, far: float
+    sigmas: Tensor, colours: Tensor, t_edges: Tensor, t_measured: Tensor, t_sigma: Tensor, far: float
 ) -> Composite:
     """As `composite`, on any device."""
     weights = weights_from_sigmas(sigmas, t_edges[:, 1:] - t_edges[:, :-1])
@@ -63,7 +63,7 @@ def composite_torch(
         weights.detach(),
         rendered_colour(weights, colours),
         depth_error(expected_depth(weights, t_edges), t_measured),
-        sight_error(weights, t_edges, t_measured, sight_sigma),
+        sight_error(weights, t_edges, t_measured, t_sigma),
         distortion(weights, t_edges, far),
     )
 
@@ -83,24 +83,24 @@ def depth_error(t_expected: Tensor, t_measured: Tensor) -> Tensor:
     return torch.where(measured, (t_expected - t_target).abs() / t_target, 0.0)
 
 
-def sight_error(weights: Tensor, t_edges: Tensor, t_measured: Tensor, sigma: float) -> Tensor:
+def sight_error(weights: Tensor, t_edges: Tensor, t_measured: Tensor, t_sigma: Tensor) -> Tensor:
     """Line of sight (Urban Radiance Fields, Rematas et al. 2022, eq. 11 to 13): a measured ray ends at its surface.
 
-    Each interval's weight shall be the share of a normal distribution N(t_measured, sigma) that falls into it: none in
-    the free space before the surface, all of it around the surface. Behind the surface nothing is asked: what is
-    there, the camera cannot know, and the weights sum to at most one.
+    Each interval's weight shall be the fraction of a normal distribution N(t_measured, t_sigma) that falls into it:
+    none in the free space before the surface, all of it around the surface. Behind the surface nothing is asked: what
+    is there, the camera cannot know, and the weights sum to at most one.
 
     Args:
         weights: (R, S).
         t_edges: (R, S + 1) m.
         t_measured: (R,) m, NaN: not measured.
-        sigma: m.
+        t_sigma: (R,) m.
 
     Returns:
         (R,), squared differences summed along the ray; 0 where not measured.
     """
     measured = is_measured(t_measured)[:, None]
-    t = torch.where(measured, t_measured[:, None], 0.0)
+    t, sigma = torch.where(measured, t_measured[:, None], 0.0), t_sigma[:, None]
     cdf = 0.5 * (1 + torch.erf((t_edges - t) / (sigma * 2**0.5)))
     share = cdf[:, 1:] - cdf[:, :-1]
     before = t_edges[:, :-1] < t + 3 * sigma

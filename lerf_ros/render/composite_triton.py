@@ -77,12 +77,12 @@ def expected_depth(weights, middles):
 
 
 @triton.jit
-def _sight_difference(weights, start, end, t, known, sight_sigma):
+def _sight_difference(weights, start, end, t, known, t_sigma):
     """``w_i - share_i`` up to the surface at t; 0 behind it and where t is not known."""
     t = tl.where(known, t, float("-inf"))  # all is behind such a surface
-    scale = 0.7071067811865476 / sight_sigma
+    scale = 0.7071067811865476 / t_sigma
     share = 0.5 * (tl.erf((end - t) * scale) - tl.erf((start - t) * scale))
-    return tl.where(start < t + 3.0 * sight_sigma, weights - share, 0.0)
+    return tl.where(start < t + 3.0 * t_sigma, weights - share, 0.0)
 
 
 @triton.jit
@@ -101,17 +101,18 @@ def _forward(
     colours,
     t_edges,
     t_measured,
+    t_sigmas,
     weights_out,
     rgb,
     depth,
     sight,
     distortion,
-    sight_sigma,
     far,
     SAMPLES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """sigmas (R, S), colours (R, S, 3), t_edges (R, S + 1), t_measured (R,) -> the fields of `Composite`, for a ray."""
+    """sigmas (R, S), colours (R, S, 3), t_edges (R, S + 1), t_measured and t_sigmas (R,) -> the fields of
+    `Composite`, for a ray."""
     ray, sample = tl.program_id(0).to(tl.int64), tl.arange(0, COLUMNS)
     inside, last = sample < SAMPLES, ray * SAMPLES + SAMPLES - 1
     sigma, start, end = intervals(sigmas, t_edges, ray, sample, SAMPLES)
@@ -130,7 +131,7 @@ def _forward(
     known = t < float("inf")  # NaN is not
     _, t_expected = expected_depth(weights, 0.5 * (start + end))
     tl.store(depth + ray, tl.where(known, tl.abs(t_expected - t) / t, 0.0))
-    difference = _sight_difference(weights, start, end, t, known, sight_sigma)
+    difference = _sight_difference(weights, start, end, t, known, tl.load(t_sigmas + ray))
     tl.store(sight + ray, tl.sum(difference * difference))
     tl.store(distortion + ray, tl.sum(weights * _spread(weights, start, end, far)))
 
@@ -141,6 +142,7 @@ def _backward(
     colours,
     t_edges,
     t_measured,
+    t_sigmas,
     grad_rgb,
     grad_depth,
     grad_sight,
@@ -150,7 +152,6 @@ def _backward(
     depth_stride,
     sight_stride,
     distortion_stride,
-    sight_sigma,
     far,
     SAMPLES: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -185,7 +186,7 @@ def _backward(
         moved = tl.where(opacity > _EPSILON, t_expected, 0.0)  # where the ray meets nothing, opacity is held
         grad += grad_expected * (middles - moved) / opacity
     if grad_sight is not None:
-        difference = _sight_difference(weights, start, end, t, known, sight_sigma)
+        difference = _sight_difference(weights, start, end, t, known, tl.load(t_sigmas + ray))
         grad += 2.0 * tl.load(grad_sight + ray * sight_stride) * difference
     if grad_distortion is not None:
         spread = _spread(weights, start, end, far)
@@ -198,7 +199,7 @@ def _backward(
 
 
 def composite_triton(
-    sigmas: Tensor, colours: Tensor, t_edges: Tensor, t_measured: Tensor, sight_sigma: float, far: float
+    sigmas: Tensor, colours: Tensor, t_edges: Tensor, t_measured: Tensor, t_sigma: Tensor, far: float
 ) -> Composite:
     """As `composite.composite_torch`, on a CUDA GPU; computed in float32, which all results are.
 
@@ -206,11 +207,11 @@ def composite_triton(
         ValueError: shapes that do not fit each other.
     """
     rays, samples = sigmas.shape
-    shapes = colours.shape, t_edges.shape, t_measured.shape
-    if shapes != ((rays, samples, 3), (rays, samples + 1), (rays,)):
+    shapes = colours.shape, t_edges.shape, t_measured.shape, t_sigma.shape
+    if shapes != ((rays, samples, 3), (rays, samples + 1), (rays,), (rays,)):
         raise ValueError(f"colours, edges and distances {shapes} do not fit densities {tuple(sigmas.shape)}")
-    inputs = sigmas.contiguous(), colours.contiguous(), t_edges.float().contiguous(), t_measured.float().contiguous()
-    return Composite(*_Composite.apply(*inputs, sight_sigma, far))
+    of_rays = (each.float().contiguous() for each in (t_edges, t_measured, t_sigma))
+    return Composite(*_Composite.apply(sigmas.contiguous(), colours.contiguous(), *of_rays, far))
 
 
 class _Composite(torch.autograd.Function):
@@ -221,21 +222,21 @@ class _Composite(torch.autograd.Function):
         colours: Tensor,
         t_edges: Tensor,
         t_measured: Tensor,
-        sight_sigma: float,
+        t_sigma: Tensor,
         far: float,
     ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(sigmas, colours, t_edges, t_measured)
-        ctx.constants = sight_sigma, far
+        ctx.save_for_backward(sigmas, colours, t_edges, t_measured, t_sigma)
+        ctx.far = far
         rays, samples = sigmas.shape
         weights, rgb, *errors = (
             torch.empty(rays, *shape, device=sigmas.device) for shape in ((samples,), (3,), (), (), ())
         )
         ctx.mark_non_differentiable(weights)
         ctx.set_materialize_grads(False)
-        inputs = sigmas, colours, t_edges, t_measured
+        inputs = sigmas, colours, t_edges, t_measured, t_sigma
         with torch.cuda.device_of(sigmas):
             if rays:
-                _forward[(rays,)](*inputs, weights, rgb, *errors, *ctx.constants, **_options(samples))
+                _forward[(rays,)](*inputs, weights, rgb, *errors, far, **_options(samples))
         return weights, rgb, *errors
 
     @staticmethod
@@ -243,7 +244,7 @@ class _Composite(torch.autograd.Function):
     def backward(
         ctx: Any, _: None, grad_rgb: Tensor | None, *grad_errors: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        sigmas, colours, t_edges, t_measured = ctx.saved_tensors
+        sigmas, colours, *_ = ctx.saved_tensors
         grad_sigmas = torch.empty_like(sigmas)
         grad_colours = None
         if grad_rgb is not None:
@@ -253,7 +254,7 @@ class _Composite(torch.autograd.Function):
         with torch.cuda.device_of(sigmas):
             if len(sigmas):
                 _backward[(len(sigmas),)](
-                    *ctx.saved_tensors, *gradients, *strides, *ctx.constants, **_options(sigmas.shape[1])
+                    *ctx.saved_tensors, *gradients, *strides, ctx.far, **_options(sigmas.shape[1])
                 )
         return grad_sigmas, grad_colours, None, None, None, None
 

@@ -142,7 +142,7 @@ def test_state_restores_into_an_empty_store():
 
 def test_memory_is_what_the_buffers_take():
     store = make_store(capacity=4)
-    assert store.memory_bytes == 4 * (6 * 8 * (3 + 2) + 16 * 8 + 4 * 4 + store.layout.total * 3 * 2 + 2)
+    assert store.memory_bytes == 4 * (6 * 8 * (3 + 2 + 2) + 16 * 8 + 4 * 4 + store.layout.total * 3 * 2 + 2)
 
 
 def test_what_is_missing_is_counted():

@@ -6,7 +6,6 @@ import torch
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.mapper import Mapper
-from lerf_ros.render.proposal import DensityGrid
 
 
 def trained(box, depth=True, steps=250):
@@ -89,22 +88,6 @@ NETWORKS = {
     "proposal.log2_table": 12,
     "proposal.anneal_steps": 100,
 }
-
-
-@pytest.mark.parametrize("depth, kind", [(True, "grid"), (False, "networks")])
-def test_the_first_keyframe_decides_the_proposal_and_a_saved_map_keeps_it(box, tmp_path, depth, kind):
-    automatic = box.config.override({**NETWORKS, "sampling.proposal": "auto"})
-    mapper = Mapper(automatic, None, 0, "cpu", seed=0)
-    for f in box.walk(2, depth):
-        mapper.add_frame(f)
-    mapper.step()
-    assert isinstance(mapper.fields.proposal, DensityGrid) == (kind == "grid")
-    mapper.save(tmp_path)
-    other = Mapper(automatic, None, 0, "cpu", seed=1)
-    other.load(tmp_path)
-    other.step()
-    assert mapper.config.sampling.proposal == other.config.sampling.proposal == kind
-    assert automatic.sampling.proposal == "auto"  # for the next map
 
 
 def test_proposal_networks_find_the_scene_with_and_without_depth(box):

@@ -29,8 +29,10 @@ def test_the_memory_of_a_map_is_predicted(box, settings):
     predicted = map_memory(config, box.camera, online.encoder, len(points.x_world))
 
     trainer, store = online.mapper._trainer, online.mapper.store
-    per_keyframe = store.images, store.depth_z, store.poses, store.intrinsics, store.embeds, store.valid
-    assert predicted.keyframes == size(*per_keyframe)
+    images = store.images, store.depth_z, store.depth_sigma
+    per_keyframe = *images, store.poses, store.intrinsics, store.embeds, store.valid
+    stereo = online.mapper.stereo
+    assert predicted.keyframes == size(*per_keyframe, stereo._greys, stereo._inverse_depths)
     tables = [state for state, _ in trainer._tables._states]
     assert predicted.tables == sum(size(state.table, state.grad, state.m, state.v) for state in tables)
     moments = trainer._networks.state

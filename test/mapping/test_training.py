@@ -59,7 +59,7 @@ def test_a_step_that_is_not_finite_is_skipped(box, spoil):
 
 
 @pytest.mark.parametrize("depth", [True, False])
-def test_samples_explore_where_no_depth_says_what_lies_before_a_surface(box, depth):
+def test_guided_rays_without_known_depth_explore(box, depth):
     mapper = Mapper(box.config, box.camera, 0, "cpu", seed=0)
     for frame in box.walk(3, depth):
         mapper.add_frame(frame)
@@ -68,4 +68,4 @@ def test_samples_explore_where_no_depth_says_what_lies_before_a_surface(box, dep
     propose = grid.propose
     grid.propose = lambda *args: asked.append(args[4]) or propose(*args)
     mapper.step()
-    assert asked == [0.0 if depth else mapper.config.sampling.explore]
+    assert asked == [mapper.config.sampling.explore, 0.0]  # guided rays, then the others

@@ -15,16 +15,15 @@ def test_depth_error_is_relative_and_skips_what_was_not_measured():
 
 
 def test_sight_error_asks_for_a_normal_distribution_up_to_the_surface():
-    t_edges, t, sigma = np.linspace(0.5, 3.0, 26), 1.52, 0.08
-    share = np.diff(norm.cdf(t_edges, t, sigma))
+    t_edges, t, sigmas = np.linspace(0.5, 3.0, 26), 1.52, np.array([0.08, 0.2, 0.08])
+    shares = [np.diff(norm.cdf(t_edges, t, sigma)) for sigma in sigmas]
     weights = np.random.default_rng(0).uniform(0, 0.1, 25)
-    asked = t_edges[:-1] < t + 3 * sigma
-    expected = np.sum((weights - share)[asked] ** 2)
-    rows, edges = (torch.tensor(np.stack([row, row])) for row in (weights, t_edges))
-    errors = sight_error(rows, edges, torch.tensor([t, np.nan]), sigma)
-    np.testing.assert_allclose(errors, [expected, 0.0], rtol=1e-6)
-    ideal = sight_error(torch.tensor(share)[None], edges[:1], torch.tensor([t]), sigma)
-    assert float(ideal) < 1e-12
+    expected = [np.sum((weights - share)[t_edges[:-1] < t + 3 * sigma] ** 2) for share, sigma in zip(shares, sigmas)]
+    rows, edges = (torch.tensor(np.stack([row, row, row])) for row in (weights, t_edges))
+    errors = sight_error(rows, edges, torch.tensor([t, t, np.nan]), torch.tensor(sigmas))
+    np.testing.assert_allclose(errors, [*expected[:2], 0.0], rtol=1e-6)
+    ideal = sight_error(torch.tensor(np.stack(shares)), edges, torch.full((3,), t), torch.tensor(sigmas))
+    assert float(ideal.max()) < 1e-12
 
 
 def test_distortion_is_the_double_sum():
@@ -46,6 +45,8 @@ def test_light_that_passes_takes_the_last_colour():
 
 def test_no_gradient_passes_through_the_weights():
     sigmas = torch.ones(2, 3, requires_grad=True)
-    result = composite(sigmas, torch.rand(2, 3, 3), torch.arange(4.0).expand(2, 4), torch.ones(2), 0.1, 3.0)
+    result = composite(
+        sigmas, torch.rand(2, 3, 3), torch.arange(4.0).expand(2, 4), torch.ones(2), torch.full((2,), 0.1), 3.0
+    )
     assert not result.weights.requires_grad
     assert all(x.requires_grad for x in (result.rgb, result.depth, result.sight, result.distortion))

@@ -6,7 +6,7 @@ import torch
 from lerf_ros.render.composite import composite_torch
 from test.kernels import DEVICE, needs_cuda, needs_kernels, starts_interpreter
 
-NEAR, FAR, SIGHT_SIGMA, OPAQUE = 0.1, 6.0, 0.05, 6e4
+NEAR, FAR, OPAQUE = 0.1, 6.0, 6e4
 RAYS = 9
 OUTPUTS = "rgb", "depth", "sight", "distortion"
 SAMPLES = [1, 12, 32, 48, 64]
@@ -32,7 +32,8 @@ def rays(samples, seed=0):
     t_edges = NEAR + (FAR - NEAR) * t_edges / t_edges[:, -1:]
     t_measured = NEAR + (FAR - NEAR) * rand(RAYS)
     t_measured[2::3] = torch.nan
-    return tuple(x.to(DEVICE) for x in (sigmas, rand(RAYS, samples, 3), t_edges, t_measured))
+    t_sigma = 0.03 + 0.1 * rand(RAYS)
+    return tuple(x.to(DEVICE) for x in (sigmas, rand(RAYS, samples, 3), t_edges, t_measured, t_sigma))
 
 
 def gradients_of(result, weights, sigmas, colours):
@@ -46,9 +47,9 @@ def both(inputs, weights):
 
     found = []
     for function, dtype in ((composite_triton, torch.float32), (composite_torch, torch.float64)):
-        sigmas, colours, t_edges, t_measured = (x.to(dtype) for x in inputs)
+        sigmas, colours, *of_rays = (x.to(dtype) for x in inputs)
         sigmas, colours = sigmas.requires_grad_(), colours.requires_grad_()
-        result = function(sigmas, colours, t_edges, t_measured, SIGHT_SIGMA, FAR)
+        result = function(sigmas, colours, *of_rays, FAR)
         found.append((result, gradients_of(result, weights, sigmas, colours)))
     return found
 
@@ -71,10 +72,12 @@ def test_under_the_interpreter(passed_under_the_interpreter):
 @pytest.mark.parametrize("samples", SAMPLES)
 @pytest.mark.parametrize("measured", [True, False], ids=["some measured", "none measured"])
 def test_agrees_with_the_reference(samples, measured):
-    sigmas, colours, t_edges, t_measured = rays(samples)
+    sigmas, colours, t_edges, t_measured, t_sigma = rays(samples)
     if not measured:
         t_measured = torch.full_like(t_measured, torch.nan)
-    (found, gradients), (expected, exact) = both((sigmas, colours, t_edges, t_measured), output_weights(OUTPUTS))
+    (found, gradients), (expected, exact) = both(
+        (sigmas, colours, t_edges, t_measured, t_sigma), output_weights(OUTPUTS)
+    )
     assert not found.weights.requires_grad
     for name in ("weights", *OUTPUTS):
         assert_close(getattr(found, name), getattr(expected, name), atol=2e-6)
@@ -107,7 +110,7 @@ def test_takes_the_expanded_gradient_of_a_mean():
     found = []
     for function in (composite_triton, composite_torch):
         sigmas = inputs[0].clone().requires_grad_()
-        result = function(sigmas, *inputs[1:], SIGHT_SIGMA, FAR)
+        result = function(sigmas, *inputs[1:], FAR)
         (result.rgb.mean() + result.sight.sum() / 3 + 0.1 * result.distortion.mean()).backward()
         found.append(sigmas.grad)
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
@@ -125,7 +128,7 @@ def test_finite_differences():
     weights, step = output_weights(OUTPUTS), 3e-3
 
     def loss(sigmas, colours):
-        result = composite_triton(sigmas, colours, t_edges, t_measured, SIGHT_SIGMA, FAR)
+        result = composite_triton(sigmas, colours, t_edges, t_measured, FAR)
         return sum((getattr(result, name) * weight.to(DEVICE)).double().sum() for name, weight in weights.items())
 
     for _ in range(3):
@@ -145,8 +148,8 @@ def test_half_precision_comes_back_as_such():
 
     sigmas, colours, *others = rays(12, seed=6)
     colours = colours.bfloat16().requires_grad_()
-    result = composite_triton(sigmas, colours, *others, SIGHT_SIGMA, FAR)
-    torch.testing.assert_close(result.rgb, composite_torch(sigmas, colours.float(), *others, SIGHT_SIGMA, FAR).rgb)
+    result = composite_triton(sigmas, colours, *others, FAR)
+    torch.testing.assert_close(result.rgb, composite_torch(sigmas, colours.float(), *others, FAR).rgb)
     result.rgb.sum().backward()
     assert result.rgb.dtype == torch.float32 and colours.grad.dtype == torch.bfloat16
     torch.testing.assert_close(colours.grad.float().sum(dim=1), torch.ones(RAYS, 3, device=DEVICE), atol=0.02, rtol=0)
@@ -157,11 +160,11 @@ def test_no_rays_and_shapes_that_do_not_fit():
     from lerf_ros.render.composite_triton import composite_triton
 
     inputs = rays(12)
-    none = composite_triton(*(x[:0].requires_grad_() for x in inputs), SIGHT_SIGMA, FAR)
+    none = composite_triton(*(x[:0].requires_grad_() for x in inputs), FAR)
     none.rgb.sum().backward()
     assert none.weights.shape == (0, 12) and none.rgb.shape == (0, 3) and none.sight.shape == (0,)
     with pytest.raises(ValueError, match="do not fit"):
-        composite_triton(inputs[0], inputs[1], inputs[2][:, :-1], inputs[3], SIGHT_SIGMA, FAR)
+        composite_triton(inputs[0], inputs[1], inputs[2][:, :-1], *inputs[3:], FAR)
 
 
 @needs_cuda
@@ -169,12 +172,12 @@ def test_can_be_captured_and_replayed():
     from lerf_ros.render.composite_triton import composite_triton
 
     sources = [rays(48, seed) for seed in range(4)]
-    sigmas, colours, t_edges, t_measured = (x.clone() for x in sources[0])
+    sigmas, colours, *of_rays = (x.clone() for x in sources[0])
     sigmas, colours = sigmas.requires_grad_(), colours.requires_grad_()
     weights = {name: weight.cuda() for name, weight in output_weights(OUTPUTS).items()}
 
     def work():
-        result = composite_triton(sigmas, colours, t_edges, t_measured, SIGHT_SIGMA, FAR)
+        result = composite_triton(sigmas, colours, *of_rays, FAR)
         return result, gradients_of(result, weights, sigmas, colours)
 
     side = torch.cuda.Stream()
@@ -186,7 +189,7 @@ def test_can_be_captured_and_replayed():
         replayed, gradients = work()
     for source in sources:
         with torch.no_grad():
-            for kept, new in zip((sigmas, colours, t_edges, t_measured), source, strict=True):
+            for kept, new in zip((sigmas, colours, *of_rays), source, strict=True):
                 kept.copy_(new)
         graph.replay()
         expected, exact = work()

@@ -1,0 +1,250 @@
+"""Depth of keyframes from the views around them, where no depth camera has measured it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lerf_ros.geometry.poses import Pose
+from lerf_ros.host import on_device
+from lerf_ros.keyframes.stereo import WITNESSES, InverseDepths, confirmed, enlarged, match
+from lerf_ros.keyframes.view_selection import BEST_ANGLE, source_scores
+from lerf_ros.mapping.config import DepthConfig, KeyframeConfig
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.keyframes import KeyframeStore
+from lerf_ros.mapping.selection import motion
+
+_LEAST_MISSING = 0.1  # of a depth camera's pixels: fewer are not worth the time
+_LEAST_SCORE = 0.05  # of a source view, out of 1; with less it says nothing
+_LEAST_GAIN = 0.5  # in the sum of the scores of a keyframe's sources, for which it is matched again
+_FIRST = 100.0  # added to the gain of a keyframe that was never matched: it comes first
+_ENOUGH_SCORE = 1.0  # in that sum: with less, better views are waited for while there is other work
+_ENOUGH_CONFIRMED = 0.1  # of the pixels: then their median says how far away is what a keyframe shows
+_WITNESSES = 6  # keyframes at most that are asked whether they agree
+_BETWEEN_MOTION = 0.3  # of the motion that makes a keyframe, between two frames that are kept
+_SURE = 10.0  # standard deviations between an inverse depth and zero, or what is found is no use
+_NEAREST = 0.01  # m
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class StereoWork(NamedTuple):
+    """One unit: a keyframe is matched and its depth confirmed, or only the latter. Urgent: it has no depth before, and
+    can be matched well."""
+
+    slot: int
+    matches: bool
+    urgent: bool
+
+
+class StereoDepth:
+    """Matches the keyframes of a store with each other and with frames between them, and writes their depth.
+
+    A keyframe is matched when there are views that suit it (see `view_selection`), and again when there are much better
+    ones. What it finds counts where other keyframes, matched by themselves, find the same; so each match also confirms
+    depth of the keyframes around it.
+
+    Views are numbered: first the slots of the store, then the places for frames between keyframes.
+
+    Memory: the grey images and inverse depths of all slots at the resolution of stereo, 0.4 MB a slot at 320 x 240.
+    """
+
+    def __init__(self, config: DepthConfig, keyframe: KeyframeConfig, store: KeyframeStore) -> None:
+        self._config, self._keyframe, self._store = config, keyframe, store
+        camera, device, K = store.camera, store.images.device, store.config.capacity
+        h = min(config.rows, camera.height)
+        self._camera = camera.resized(max(1, round(camera.width * h / camera.height)), h)
+        w, views = self._camera.width, K + config.between
+        self._greys = torch.zeros(views, h, w, dtype=torch.uint8, device=device)
+        self._inverse_depths = torch.full((K, h, w), torch.nan, device=device)
+        self._spacings = torch.zeros(K, device=device)
+        self._poses = np.tile(np.eye(4), (views, 1, 1))
+        self._known = np.zeros(views, bool)  # views that there are
+        self._depths = np.full(K, np.nan)  # m, about how far away is what a keyframe shows
+        self._scores = np.zeros((K, views))
+        self._matched_with = np.zeros((K, views), bool)
+        self._is_matched = np.zeros(K, bool)
+        self._needs_match = np.zeros(K, bool)
+        self._has_inverse_depth = np.zeros(K, bool)
+        self._unconfirmed: dict[int, None] = {}  # slots, in the order in which they are to be confirmed
+        self._next_between = 0
+        self._next_work: StereoWork | None = None
+        self._has_changed = True  # since that was found
+        for slot in range(len(store)):  # of a map that was loaded
+            self._enter(slot)
+        self._rate(np.flatnonzero(self._known[:K]))
+
+    def add_keyframe(self, slot: int) -> None:
+        """Takes in the keyframe that the store has in a slot by now."""
+        self._enter(slot)
+        self._rate_view(slot)
+        self._rate(np.array([slot]))
+
+    def add_between(self, frame: Frame) -> None:
+        """Takes in a frame that did not become a keyframe, if it differs from those that are there; the oldest makes
+        room."""
+        if not self._config.between or not len(self._store):
+            return
+        if motion(frame.T_world_camera, self._poses[self._known], self._keyframe).min() < _BETWEEN_MOTION:
+            return
+        view = self._store.config.capacity + self._next_between
+        self._next_between = (self._next_between + 1) % self._config.between
+        grey = cv2.cvtColor(np.ascontiguousarray(frame.image), cv2.COLOR_RGB2GRAY)
+        small = cv2.resize(grey, (self._camera.width, self._camera.height), interpolation=cv2.INTER_AREA)
+        self._greys[view].copy_(torch.from_numpy(small))
+        self._replace_view(view, frame.T_world_camera)
+        self._rate_view(view)
+
+    def move(self, slots: Sequence[int]) -> None:
+        """Keyframes have other poses by now: they are matched again, and those that were matched with them."""
+        slots = list(slots)
+        self._poses[slots] = self._store.host_poses[slots]
+        stale = self._matched_with[:, slots].any(axis=1) | np.isin(np.arange(len(self._is_matched)), slots)
+        self._matched_with[stale] = self._is_matched[stale] = False
+        self._rate(np.flatnonzero(self._known[: len(self._depths)]))
+
+    @property
+    def next_work(self) -> StereoWork | None:
+        """What pays most: to match a keyframe that never was, then one that has much better views by now, then to
+        confirm depth anew. None: there is nothing to do."""
+        if self._has_changed:
+            self._next_work, self._has_changed = self._find_work(), False
+        return self._next_work
+
+    def _find_work(self) -> StereoWork | None:
+        gains = self._gains()
+        slot = int(np.argmax(gains))
+        if gains[slot] > 0:
+            return StereoWork(slot, matches=True, urgent=bool(gains[slot] >= _FIRST + _ENOUGH_SCORE))
+        slot = next(iter(self._unconfirmed), -1)
+        return StereoWork(slot, matches=False, urgent=False) if slot >= 0 else None
+
+    @torch.no_grad()
+    def do(self, work: StereoWork) -> bool:
+        """Matches a keyframe with the views that suit it best, if that is the work, and writes the depth that the
+        keyframes around it confirm to the store; False: none do."""
+        self._has_changed = True
+        if work.matches:
+            self._match(work.slot)
+            self._unconfirmed.update(dict.fromkeys(self._witnesses(work.slot)))
+        self._unconfirmed.pop(work.slot, None)
+        return self._confirm(work.slot)
+
+    def _match(self, slot: int) -> None:
+        best = np.argsort(-self._scores[slot], kind="stable")[: self._config.sources]
+        sources = best[self._scores[slot, best] > _LEAST_SCORE]
+        K, T = self._geometry(slot, sources)
+        reference, others = self._greys[slot].float() / 255, self._greys[sources].float() / 255
+        found = match(reference, others, K, K.expand(len(sources), 3, 3), T, self._config.planes)
+        self._inverse_depths[slot], self._spacings[slot] = found
+        self._has_inverse_depth[slot] = self._is_matched[slot] = True
+        self._matched_with[slot] = False
+        self._matched_with[slot, sources] = True
+
+    def _enter(self, slot: int) -> None:
+        store = self._store
+        weights = torch.tensor(_LUMA, device=store.images.device)
+        grey = (store.images[slot].float() @ weights)[None, None]
+        self._greys[slot] = F.interpolate(grey, size=self._greys.shape[1:], mode="area")[0, 0].round().to(torch.uint8)
+        self._replace_view(slot, store.host_poses[slot])
+        self._matched_with[slot] = self._is_matched[slot] = False
+        self._unconfirmed.pop(slot, None)
+        depth_z = store.depth_z[slot].float()
+        missing = float(depth_z.isnan().float().mean())
+        self._needs_match[slot] = missing > _LEAST_MISSING
+        self._has_inverse_depth[slot] = missing < 1
+        self._depths[slot] = np.nan
+        if missing < 1:  # a depth camera measured, or the map was loaded
+            small = F.interpolate(depth_z[None, None], size=self._greys.shape[1:], mode="nearest-exact")[0, 0]
+            self._inverse_depths[slot], self._spacings[slot] = 1 / small, 0.0
+            self._depths[slot] = float(depth_z.nanmedian())
+
+    def _replace_view(self, view: int, T_world_camera: Pose) -> None:
+        self._poses[view], self._known[view] = T_world_camera, True
+        self._matched_with[:, view] = False
+
+    def _rate(self, slots: NDArray[np.int64]) -> None:
+        """How well all views suit some keyframes."""
+        self._has_changed = True
+        if len(slots):
+            views = np.flatnonzero(self._known)
+            self._scores[slots] = 0
+            self._scores[np.ix_(slots, views)] = self._score(slots, views)
+            self._scores[slots, slots] = 0
+
+    def _rate_view(self, view: int) -> None:
+        """How well a view suits all keyframes."""
+        self._has_changed = True
+        slots = np.flatnonzero(self._known[: len(self._depths)])
+        slots = slots[slots != view]
+        if len(slots):
+            self._scores[slots, view] = self._score(slots, np.array([view]))[:, 0]
+
+    def _score(self, slots: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.float64]:
+        depths = np.array([self._about_depth(slot) for slot in slots])
+        return source_scores(self._camera, self._poses[slots], depths, self._poses[views])
+
+    def _about_depth(self, slot: int) -> float:
+        """m: of the keyframe, else of the nearest one that knows it, else such that the median of the baselines would
+        be the best."""
+        if np.isfinite(self._depths[slot]):
+            return float(self._depths[slot])
+        known = np.flatnonzero(np.isfinite(self._depths))
+        if len(known):
+            return float(self._depths[known[np.argmin(motion(self._poses[slot], self._poses[known], self._keyframe))]])
+        others = self._known.copy()
+        others[slot] = False
+        baselines = np.linalg.norm(self._poses[others, :3, 3] - self._poses[slot, :3, 3], axis=-1)
+        return max(float(np.median(baselines) / np.tan(BEST_ANGLE)), _NEAREST) if len(baselines) else _NEAREST
+
+    def _gains(self) -> NDArray[np.float64]:
+        """(K,) in the sum of the scores of a keyframe's sources, were it matched now; 0 where that is not worth it."""
+        useful = np.where(self._scores > _LEAST_SCORE, self._scores, 0.0)
+        best = -np.partition(-useful, self._config.sources - 1, axis=1)[:, : self._config.sources].sum(axis=1)
+        gains = best - (useful * self._matched_with).sum(axis=1)
+        again = np.where(gains > _LEAST_GAIN, gains, 0.0)
+        first = np.where(gains > 0, gains + _FIRST, 0.0)
+        return np.where(self._needs_match, np.where(self._has_inverse_depth, again, first), 0.0)
+
+    def _witnesses(self, slot: int) -> list[int]:
+        """Keyframes that know an inverse depth of their own and suit another one best."""
+        scores = np.where(self._has_inverse_depth, self._scores[slot, : len(self._depths)], 0.0)
+        order = np.argsort(-scores, kind="stable")[:_WITNESSES]
+        return [int(other) for other in order if scores[other] > _LEAST_SCORE]
+
+    def _confirm(self, slot: int) -> bool:
+        """Writes to the store what other keyframes confirm of the depth that matching has found."""
+        others = self._witnesses(slot)
+        if not self._is_matched[slot] or len(others) < WITNESSES:
+            return False
+        store = self._store
+        K, T = self._geometry(slot, np.array(others))
+        own = InverseDepths(self._inverse_depths[slot], self._spacings[slot])
+        theirs = InverseDepths(self._inverse_depths[others], self._spacings[others])
+        found = confirmed(own, theirs, K, K.expand(len(others), 3, 3), T)
+        size = store.camera.height, store.camera.width
+        q = enlarged(found.inverse_depth, *size)
+        sigma = F.interpolate(found.variance[None, None], size=size, mode="nearest-exact")[0, 0].sqrt()
+        depth_z = torch.where(q > _SURE * sigma, 1 / q, torch.nan)
+        if float(depth_z.isfinite().float().mean()) > _ENOUGH_CONFIRMED:
+            self._depths[slot] = float(depth_z.nanmedian())
+            self._rate(np.array([slot]))
+        return store.write_stereo(slot, store.generations[slot], depth_z, sigma * depth_z.square())
+
+    def _geometry(self, slot: int, others: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """K (3, 3) of all views and T_others_slot (V, 4, 4), on the device."""
+        T = np.linalg.inv(self._poses[others]) @ self._poses[slot]
+        return on_device(self._camera.matrix(), self._greys.device), on_device(T, self._greys.device)
+
+
+def stereo_bytes(config: DepthConfig, store: KeyframeStore) -> int:
+    """Device memory that the `StereoDepth` of a store keeps."""
+    rows = min(config.rows, store.camera.height)
+    pixels = rows * max(1, round(store.camera.width * rows / store.camera.height))
+    return pixels * (store.config.capacity * 5 + config.between)
