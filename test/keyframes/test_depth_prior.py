@@ -127,6 +127,17 @@ def test_a_folder_is_read_locally_and_predicts_at_the_size_of_the_image(hub, tmp
     assert not prior.predict(image).requires_grad
 
 
+def test_a_ramp_stays_where_it_is_at_every_size(hub, tmp_path):
+    """Resizing to the network's input and back keeps pixels in place; half a pixel would be 0.06."""
+    prior = load_depth_prior(stub_folder(tmp_path))
+    ramp = (torch.arange(160) + 0.5) / 160
+    predicted = prior.predict(ramp.expand(3, 112, 160), (56, 80))
+    columns = (torch.arange(80) + 0.5) / 80
+    slope, offset = 2 * (1 / 0.5 + 1 / 0.25 + 1 / 0.125) / 3, -2 * (0.1 / 0.5 + 0.2 / 0.25 + 0.3 / 0.125) / 3
+    inner = slice(8, -8)  # pixels of the network's output are clamped at the borders
+    torch.testing.assert_close(predicted[:, inner], (slope * columns + offset)[inner].expand(56, -1), atol=0.005, rtol=0)
+
+
 def test_folders_are_found_in_the_home_folder_and_the_current_one(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -319,23 +330,23 @@ def saved(kind, folder):
 
 
 @needs_transformers
-@pytest.mark.parametrize("kind", ["depth_anything", "depth_anything_metric", "dpt", "glpn"])
-def test_a_tiny_model_of_transformers_is_loaded_and_predicts_what_its_own_classes_do(tmp_path, contacted, kind):
+@pytest.mark.parametrize(
+    ("kind", "size"),  # px, a size at which the network takes the image as it is
+    [("depth_anything", (56, 84)), ("depth_anything_metric", (84, 56)), ("dpt", (64, 64)), ("glpn", (64, 96))],
+)
+def test_a_tiny_model_of_transformers_is_loaded_and_predicts_what_its_own_classes_do(tmp_path, contacted, kind, size):
     model, processor = saved(kind, tmp_path)
     prior = load_depth_prior(str(tmp_path))
     assert prior.name == str(tmp_path) and not contacted
-    image = torch.rand(3, 64, 96)  # a multiple of the size of every patch but Depth Anything's
+    image = torch.rand(3, *size)
     inputs = processor(images=image, do_rescale=False, return_tensors="pt")
     with torch.no_grad():
         predicted = model(**inputs).predicted_depth
     relative = 1 / predicted if kind in ("depth_anything_metric", "glpn") else predicted
-    expected = F.interpolate(relative[:, None], (64, 96), mode="bilinear")[0, 0]
+    expected = F.interpolate(relative[:, None], size, mode="bilinear")[0, 0]
     found = prior.predict(image)
-    assert found.shape == (64, 96) and found.isfinite().all() and found.std() > 0
-    if kind == "glpn":  # takes the image as it is
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    else:  # transformers resizes by cubic splines
-        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * expected.std().item() + 1e-3)
+    assert found.shape == size and found.isfinite().all() and found.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3 * expected.std().item())
     assert prior.predict(image, (32, 48)).shape == (32, 48)
 
 
