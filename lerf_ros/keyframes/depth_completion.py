@@ -74,7 +74,7 @@ def fit_scale_shift(relative: Tensor, inverse_depth: Tensor, variance: Tensor) -
         min sum w (q - scale * relative - shift)^2,  w = psi(u) / (u (variance + std^2)).
 
     Half of the steps minimise absolute deviations, psi(u) / u = 1 / |u|, which many outliers do not move; the others
-    Tukey's biweight, psi(u) / u = (1 - (u / 4.685)^2)^2, which gives outliers no weight (MM-estimation, Yohai 1987).
+    Tukey's biweight, psi(u) / u = (1 - (u / 4.685)^2)^2, which gives outliers no weight (Yohai 1987).
     Each step estimates std^2 = median((1.4826 e)^2 - variance): then |u| has the median of a Gaussian, 1 / 1.4826.
 
     Args:
@@ -84,10 +84,11 @@ def fit_scale_shift(relative: Tensor, inverse_depth: Tensor, variance: Tensor) -
 
     Returns:
         The fit. Not fitted when fewer than 1024 pixels are known, when less than half of them are inliers, when the
-        prediction is constant, when it falls with inverse depth, or when it explains less than half of the variance.
+        prediction is constant, when it falls with inverse depth, or when it explains less than half of the variance of
+        ``inverse_depth`` that is not noise of stereo.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or there are no pixels.
     """
     _check_shapes(relative, inverse_depth, variance)
     known = _known(inverse_depth, variance) & relative.isfinite()
@@ -149,7 +150,7 @@ def complete(inverse_depth: Tensor, variance: Tensor, relative: Tensor, fit: Sca
         where it is unknown.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or there are no pixels.
     """
     _check_shapes(relative, inverse_depth, variance)
     q, v = inverse_depth.double(), variance.double()
@@ -169,11 +170,13 @@ def _known(inverse_depth: Tensor, variance: Tensor) -> Tensor:
 
 
 def _median(values: Tensor, known: Tensor) -> Tensor:
-    """Median () of the known values; NaN without any."""
-    return torch.where(known, values, torch.nan).nanmedian()
+    """Median () of the known values, the lower one of two; infinite without any. `nanmedian` waits for the GPU."""
+    ordered = torch.where(known, values, torch.inf).flatten().sort().values
+    middle = ((known.sum() - 1) // 2).clamp(min=0)
+    return ordered.gather(0, middle[None])[0]
 
 
 def _check_shapes(relative: Tensor, inverse_depth: Tensor, variance: Tensor) -> None:
     shapes = [tuple(tensor.shape) for tensor in (relative, inverse_depth, variance)]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 2:
-        raise ValueError(f"prediction, inverse depth and variance must be (H, W) of one size, got {shapes}")
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+        raise ValueError(f"prediction, inverse depth and variance must be (H, W) of one size above 0, got {shapes}")

@@ -135,7 +135,8 @@ def test_a_ramp_stays_where_it_is_at_every_size(hub, tmp_path):
     columns = (torch.arange(80) + 0.5) / 80
     slope, offset = 2 * (1 / 0.5 + 1 / 0.25 + 1 / 0.125) / 3, -2 * (0.1 / 0.5 + 0.2 / 0.25 + 0.3 / 0.125) / 3
     inner = slice(8, -8)  # pixels of the network's output are clamped at the borders
-    torch.testing.assert_close(predicted[:, inner], (slope * columns + offset)[inner].expand(56, -1), atol=0.005, rtol=0)
+    expected = (slope * columns + offset).expand(56, -1)
+    torch.testing.assert_close(predicted[:, inner], expected[:, inner], atol=0.005, rtol=0)
 
 
 def test_folders_are_found_in_the_home_folder_and_the_current_one(hub, tmp_path, monkeypatch):
