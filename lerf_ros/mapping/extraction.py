@@ -29,11 +29,13 @@ class MapSurface:
         points: N surface points.
         features: what each point's own ray knows about language: the quantity that training supervised.
         source: where they come from, for a closer look.
+        depth_uncertainty: see `Hits.depth_uncertainty`.
     """
 
     points: SurfacePoints
     features: LanguageFeatures
     source: SurfaceSource
+    depth_uncertainty: float
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T)."""
@@ -84,9 +86,9 @@ class SurfaceSource:
         kept, places = one_per_cell(hits.x_world[None] / self._spacing, hits.clear[None], max_points)
         kept = kept[: int(places.sizes)]
         every = torch.arange(len(store), device=kept.device)[:, None]
-        of_hits = hits.x_world[kept], hits.directions[kept]
+        of_hits = hits.x_world[kept], hits.directions[kept], hits.covariance(kept)
         points = observed(store, self._ranges, self._crop_scale, *of_hits, every, every >= 0)
-        return MapSurface(points, hits.features[kept], self)
+        return MapSurface(points, hits.features[kept], self, float(hits.depth_uncertainty))
 
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ class SurfacePoints:
         views: (N,) int64, number of keyframes that see the point.
         scale_min, scale_max: (N,) metres, the range of physical crop sizes that supervision has seen at the point;
             empty (scale_min > scale_max) where no crop has been encoded yet.
+        covariance: (N, 3, 3) float32, m^2, map frame: position covariance of x_world.
     """
 
     x_world: Tensor
@@ -31,11 +32,17 @@ class SurfacePoints:
     views: Tensor
     scale_min: Tensor
     scale_max: Tensor
+    covariance: Tensor
 
     @cached_property
+    def language_points(self) -> int:
+        """Number of points at which at least one crop has been encoded."""
+        return int((self.scale_min <= self.scale_max).sum())
+
+    @property
     def has_language(self) -> bool:
         """Whether any point can be asked yet."""
-        return bool((self.scale_min <= self.scale_max).any())
+        return self.language_points > 0
 
 
 class AskedSurface(Protocol):

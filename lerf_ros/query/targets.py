@@ -51,6 +51,8 @@ class Target:
             what the single views say there, see `votes`.
         scale: m, the physical crop size at which the region answers best.
         support: number of surface points of the region that are relevant by themselves, not by their neighbours.
+        covariance: (3, 3) m^2, map frame: covariance of the position of that surface point. It states how well the
+            point is known, not how likely it is that the point belongs to what the text names.
     """
 
     position: NDArray[np.float64]
@@ -59,6 +61,7 @@ class Target:
     relevancy: float
     scale: float
     support: int
+    covariance: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ def _target(region: Region, options: QueryOptions) -> Target:
         relevancy=region.relevancy,
         scale=region.scale,
         support=region.support,
+        covariance=np.asarray(region.covariance, np.float64),
     )
 
 
