@@ -18,7 +18,7 @@ from lerf_ros.mapping.hits import RayCaster, one_per_cell
 from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.observation import observed, scales_per_metre
-from lerf_ros.mapping.surface import Closer, SurfacePoints
+from lerf_ros.mapping.surface import Closer, MapState, SurfacePoints
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class MapSurface:
     features: LanguageFeatures
     source: SurfaceSource
     depth_uncertainty: float
+
+    def state(self, steps: int, keyframes: int) -> MapState:
+        """State of the map with this surface, after so many training steps on so many keyframes."""
+        points = self.points
+        return MapState(steps, keyframes, len(points.views), points.language_points, self.depth_uncertainty)
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T)."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.poses import quaternion_from_pose
-from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
+from lerf_ros.mapping.surface import MapState, SemanticSurface, SurfacePoints
 from lerf_ros.query.closer_look import look_closer
 from lerf_ros.query.maxima import MaximaFinder, Region, level
 from lerf_ros.query.neighbourhood import Neighbourhood
@@ -66,12 +66,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the map says to one text; `found` is False when nothing is relevant enough, which is an answer too."""
+    """What the map says to one text; `found` is False when nothing is relevant enough, which is an answer too.
+
+    Attributes:
+        best_relevancy: [0, 1], of the best region, also when it is below the threshold; 0 where there is no region.
+        map_state: of the map that was queried; None: unknown.
+    """
 
     text: str
     targets: tuple[Target, ...]
     best_relevancy: float
     unknown_words: tuple[str, ...] = ()
+    map_state: MapState | None = None
 
     @property
     def found(self) -> bool:

@@ -17,6 +17,7 @@ from lerf_ros.geometry.poses import pose_from_quaternion, quaternion_from_pose
 from lerf_ros.mapping.keyframes import KeyframePoses
 from lerf_ros.msg import Target as TargetMessage
 from lerf_ros.query.targets import Answer, Target
+from lerf_ros.ros.answer_words import answer_message
 from lerf_ros.ros.conversions import header, pose_message
 from lerf_ros.srv import Query
 
@@ -53,19 +54,7 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> 
     response.targets = [target_message(target, answer.text, stamped) for target in answer.targets]
     response.unknown_words = [str(word) for word in answer.unknown_words]
     response.best_relevancy = float(answer.best_relevancy)
-    response.success = not answer.unknown_words
-    if answer.unknown_words:
-        words = ", ".join(f"'{word}'" for word in answer.unknown_words)
-        response.message = (
-            f"the encoder does not know {words}: use other words (model card of the mini CLIP), or an open vocabulary "
-            "(parameter encoder.model, e.g. ViT-B-16)"
-        )
-    elif answer.found:
-        response.message = f"{len(answer.targets)} found, best relevancy {answer.best_relevancy:.2f}"
-    elif answer.best_relevancy == 0:
-        response.message = "not found: the map has no surface with language yet; let it train a little longer"
-    else:
-        response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
+    response.success, response.message = answer_message(answer)
     return response
 
 

@@ -113,7 +113,11 @@ def test_the_covariance_of_a_point_is_that_of_its_own_ray(mapper, is_closer):
 def test_the_depth_uncertainty_of_a_map_falls_in_training(box, mapper):
     young = Mapper(box.config, box.camera, EMBEDS.shape[1], "cpu", seed=0)
     young.add_frame(box.walk(1)[0])
-    assert young.surface(100).depth_uncertainty > 0.3 > 0.1 > mapper.surface(100).depth_uncertainty > 0
+    early, late = (each.surface(100).state(each.steps, each.keyframes) for each in (young, mapper))
+    assert early.depth_uncertainty > 0.3 > 0.1 > late.depth_uncertainty > 0
+    assert (early.steps, early.keyframes, early.points) == (0, 1, 0) and early.geometry_is_young
+    assert (late.steps, late.points) == (250, late.language_points)
+    assert not (late.geometry_is_young or late.language_is_young)
 
 
 def test_a_closer_look_asks_the_embeddings_of_close_ups_as_well(box, mapper):

@@ -14,6 +14,7 @@ from lerf_ros.srv import Query
 from scipy.spatial.transform import Rotation
 from visualization_msgs.msg import Marker
 
+from lerf_ros.mapping.surface import MapState
 from lerf_ros.query.targets import Answer, Target
 from lerf_ros.ros import messages as m
 from lerf_ros.ros.conversions import header
@@ -85,8 +86,13 @@ def test_target_with_covariance_has_the_order_of_rep_103():
 def test_not_found_is_a_successful_answer():
     response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.41), STAMPED)
     assert response.success and not response.found and "0.41" in response.message
-    response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.0), STAMPED)
-    assert response.success and not response.found and "no surface" in response.message
+
+
+def test_a_map_without_any_surface_point_cannot_answer():
+    empty = MapState(steps=3, keyframes=1, points=0, language_points=0, depth_uncertainty=1.4)
+    response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.0, map_state=empty), STAMPED)
+    assert not response.success and not response.found and "not found" not in response.message
+    assert "the map is young: after 3 training steps on 1 keyframe its geometry" in response.message
 
 
 def test_unknown_words_are_named():
