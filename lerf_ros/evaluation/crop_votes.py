@@ -11,6 +11,7 @@ from torch.nn.functional import grid_sample, normalize
 
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.features.pyramid import PyramidLayout
+from lerf_ros.geometry.covariance import voxel_covariance
 from lerf_ros.mapping.config import VoxelConfig
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.surface import Closer, SurfacePoints
@@ -73,7 +74,8 @@ class CropVotes:
         centres = mean(x_world)
         directions = normalize(mean(normalize(x_world - origins, dim=-1)), dim=-1).float()
         one = torch.ones(count, device=device)  # no scale: votes have taken the best
-        self.points = SurfacePoints(centres, directions, views, one, one)
+        covariance = voxel_covariance(count, config.size, device)
+        self.points = SurfacePoints(centres, directions, views, one, one, covariance)
 
     def votes(self, text_embeds: Tensor, canonical_embeds: Tensor) -> Tensor:
         """Mean relevancy (N, T) of N voxels with texts (T, D) against canonical phrases (C, D), all unit."""

@@ -139,7 +139,8 @@ class CloserLooks:
         is_point = places.exists.flatten()
         x_world = torch.where(is_point[:, None], hits.x_world[kept], places.each(centres))
         slots, known = places.each(views.slots.T).T, places.each(views.known.T).T & is_point
-        points = observed(store, self._ranges, self._crop_scale, x_world, hits.directions[kept], slots, known)
+        of_hits = x_world, hits.directions[kept], hits.covariance(kept)
+        points = observed(store, self._ranges, self._crop_scale, *of_hits, slots, known)
         sights, needed = None, None
         if close_ups is not None:
             least_px = places.each((_LEAST_CROP * radii * views.px_per_m).T).T

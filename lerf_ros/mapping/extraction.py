@@ -18,7 +18,7 @@ from lerf_ros.mapping.hits import RayCaster, one_per_cell
 from lerf_ros.mapping.keyframe_crops import KeyframeCrops
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.observation import observed, scales_per_metre
-from lerf_ros.mapping.surface import Closer, SurfacePoints
+from lerf_ros.mapping.surface import Closer, MapState, SurfacePoints
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,18 @@ class MapSurface:
         points: N surface points.
         features: what each point's own ray knows about language: the quantity that training supervised.
         source: where they come from, for a closer look.
+        depth_uncertainty: see `Hits.depth_uncertainty`.
     """
 
     points: SurfacePoints
     features: LanguageFeatures
     source: SurfaceSource
+    depth_uncertainty: float
+
+    def state(self, steps: int, keyframes: int) -> MapState:
+        """State of the map with this surface, after so many training steps on so many keyframes."""
+        points = self.points
+        return MapState(steps, keyframes, len(points.views), points.language_points, self.depth_uncertainty)
 
     def similarity(self, scales: Tensor, text_embeds: Tensor) -> Tensor:
         """Cosines (S, N, T)."""
@@ -84,9 +91,9 @@ class SurfaceSource:
         kept, places = one_per_cell(hits.x_world[None] / self._spacing, hits.clear[None], max_points)
         kept = kept[: int(places.sizes)]
         every = torch.arange(len(store), device=kept.device)[:, None]
-        of_hits = hits.x_world[kept], hits.directions[kept]
+        of_hits = hits.x_world[kept], hits.directions[kept], hits.covariance(kept)
         points = observed(store, self._ranges, self._crop_scale, *of_hits, every, every >= 0)
-        return MapSurface(points, hits.features[kept], self)
+        return MapSurface(points, hits.features[kept], self, float(hits.depth_uncertainty))
 
 
 def _spread_pixels(store: KeyframeStore, count: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lerf_ros.geometry.contraction import SceneBounds
+from lerf_ros.geometry.covariance import pixel_deviation, position_covariance
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.decoding import LanguageFeatures, asked_features
@@ -23,12 +24,33 @@ _NOWHERE = -(2**63)  # the number of no cell
 
 @dataclass(frozen=True)
 class Hits:
-    """Where R rays hit the surface, whether clearly (R,), their directions, and what they know about language."""
+    """Where R rays hit the surface.
+
+    Attributes:
+        x_world: (R, 3) float64, metres, map frame.
+        clear: (R,) bool, see `RayCaster`.
+        directions: (R, 3) unit, map frame.
+        features: what the rays know about language.
+        t: (R,) metres along the ray, median depth.
+        along, across: (R,) metres, standard deviations of the position along the ray and perpendicular to it.
+    """
 
     x_world: Tensor
     clear: Tensor
     directions: Tensor
     features: LanguageFeatures
+    t: Tensor
+    along: Tensor
+    across: Tensor
+
+    def covariance(self, chosen: Tensor) -> Tensor:
+        """Position covariance (N, 3, 3) m^2, map frame, of the chosen hits (N,)."""
+        return position_covariance(self.directions[chosen], self.along[chosen], self.across[chosen])
+
+    @property
+    def depth_uncertainty(self) -> Tensor:
+        """Median over all R rays, clear or not, of the standard deviation of depth divided by depth: a scalar."""
+        return (self.along / self.t.clamp_min(1e-6)).median()
 
 
 class RayCaster:
@@ -48,15 +70,19 @@ class RayCaster:
         """Where rays of the pixels uv (R, 2) of keyframes slots (R,) hit the surface."""
         store, settings = self._store, self._config.surface
         rays, _ = rays_of_slots(store, slots, uv, self._bounds)
-        t, clear, features = [], [], []
+        depths, spreads, clear, features = [], [], [], []
         for rendered in render_rays(self._fields, self._config, rays):
             ends = rendered.ends
-            t.append(ends.t_median)
+            depths.append(ends.t_median)
+            spreads.append(ends.spread)
             spread = ends.spread / ends.t_median.clamp_min(1e-6)
             clear.append((ends.opacity > settings.min_opacity) & (spread < settings.max_spread))
             features.append(asked_features(self._language, rendered.march, self._config.language))
-        x_world = store.poses[slots, :3, 3] + torch.cat(t).double()[:, None] * rays.directions.double()
-        return Hits(x_world, torch.cat(clear), rays.directions, LanguageFeatures.cat(features))
+        t = torch.cat(depths)
+        x_world = store.poses[slots, :3, 3] + t.double()[:, None] * rays.directions.double()
+        across = pixel_deviation(t, store.intrinsics[slots, 1])
+        known = torch.cat(clear), rays.directions, LanguageFeatures.cat(features)
+        return Hits(x_world, *known, t, torch.cat(spreads), across)
 
 
 def one_per_cell(cells: Tensor, clear: Tensor, most: int) -> tuple[Tensor, Places]:

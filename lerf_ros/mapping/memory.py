@@ -23,7 +23,7 @@ from lerf_ros.mapping.stereo_depth import stereo_bytes
 
 _NOWHERE = torch.device("meta")  # tensors there have sizes and no memory
 _COPIES = 4  # of a parameter: value, gradient, two moments of Adam
-_POINT_BYTES = 8 * 3 + 4 * 3 + 8 + 2 * 4  # of `SurfacePoints`
+_POINT_BYTES = 8 * 3 + 4 * 3 + 8 + 2 * 4 + 4 * 9  # of `SurfacePoints`
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ def observed(
     crop_scale: CropScale,
     x_world: Tensor,
     own_directions: Tensor,
+    covariance: Tensor,
     slots: Tensor,
     known: Tensor,
 ) -> SurfacePoints:
@@ -33,14 +34,15 @@ def observed(
 
     Args:
         ranges: see `scales_per_metre`.
+        covariance: (N, 3, 3) m^2, map frame: position covariance of x_world. It is kept also where a point is moved.
     """
     if runs_kernels(x_world.device):
         from lerf_ros.mapping.observation_triton import observed_triton  # not everywhere installed
 
         kind = crop_scale.kind
         observed = observed_triton(store, ranges, kind, x_world, own_directions, slots, known, _MEASURED_WITHIN)
-        return SurfacePoints(*observed)
-    return observed_torch(store, ranges, crop_scale, x_world, own_directions, slots, known)
+        return SurfacePoints(*observed, covariance)
+    return observed_torch(store, ranges, crop_scale, x_world, own_directions, covariance, slots, known)
 
 
 def scales_per_metre(store: KeyframeStore, crop_scale: CropScale) -> Tensor:
@@ -60,6 +62,7 @@ def observed_torch(
     crop_scale: CropScale,
     x_world: Tensor,
     own_directions: Tensor,
+    covariance: Tensor,
     slots: Tensor,
     known: Tensor,
 ) -> SurfacePoints:
@@ -84,4 +87,4 @@ def observed_torch(
         scale_min = torch.minimum(scale_min, torch.where(sees, low, torch.inf).amin(dim=0))
         scale_max = torch.maximum(scale_max, torch.where(sees, high, 0.0).amax(dim=0))
     x_world = x_world + (shift / measured.clamp_min(1)[:, None]).double()
-    return SurfacePoints(x_world, normalize(directions, dim=-1), views, scale_min, scale_max)
+    return SurfacePoints(x_world, normalize(directions, dim=-1), views, scale_min, scale_max, covariance)

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import directions_from_uv
+from lerf_ros.geometry.covariance import voxel_covariance
 from lerf_ros.mapping.config import VoxelConfig
 from lerf_ros.mapping.crop_means import CropMeans, ScaledEmbeds, log_bins
 from lerf_ros.mapping.frame import Frame
@@ -100,6 +101,7 @@ class VoxelMap:
             views=self._views[rows],
             scale_min=self._scale_min[rows],
             scale_max=self._scale_max[rows],
+            covariance=voxel_covariance(len(rows), self.config.size, rows.device),
         )
         return VoxelSurface(points, self._means[rows])
 

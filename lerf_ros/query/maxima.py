@@ -36,6 +36,7 @@ class Region:
 
     Attributes:
         position: (3,) m, map frame: the weighted centre of the region's core, snapped to the nearest point of it.
+        covariance: (3, 3) m^2, map frame, of that point's position.
         normal, view_direction: (3,) unit, of that point.
         covered: (M, 3) m, points around the peak that are more relevant than half way from the map's median to it.
         height: rank at the peak, averaged over the neighbourhood of a surface point.
@@ -46,6 +47,7 @@ class Region:
     """
 
     position: NDArray[np.float64]
+    covariance: NDArray[np.float64]
     normal: NDArray[np.float64]
     view_direction: NDArray[np.float64]
     covered: NDArray[np.float64]
@@ -81,6 +83,7 @@ class _Surface:
     """What growing regions needs of N points, on the host."""
 
     x_world: NDArray[np.float64]
+    covariance: NDArray[np.float32]
     view_directions: NDArray[np.float64]
     ceiling: NDArray[np.float32]  # inf, of stray points -inf: they are no maximum
     graph: Graph
@@ -97,7 +100,7 @@ class MaximaFinder:
     def __init__(self, points: SurfacePoints, near: Neighbourhood, min_support: int, prominence: float) -> None:
         self._min_support, self._prominence = min_support, prominence
         ceiling = torch.where(near.counts < min_support, -torch.inf, torch.inf)
-        of_points = points.x_world.double(), points.view_directions.double(), ceiling
+        of_points = points.x_world.double(), points.covariance.float(), points.view_directions.double(), ceiling
         self._copies = Copies(*of_points, near.members, near.one_sided)
 
     def prepare(self) -> None:
@@ -106,8 +109,8 @@ class MaximaFinder:
 
     @cached_property
     def _surface(self) -> _Surface:
-        x_world, view_directions, ceiling, members, one_sided = self._copies.arrays()
-        return _Surface(x_world, view_directions, ceiling, Graph.of(members, one_sided))
+        x_world, covariance, view_directions, ceiling, members, one_sided = self._copies.arrays()
+        return _Surface(x_world, covariance, view_directions, ceiling, Graph.of(members, one_sided))
 
     def around(self, position: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         """The points (M, 3) within radius m of a position (3,); that position where there are none."""
@@ -178,6 +181,7 @@ def _region(
     half_height = min(level(float(relevancy[seed]), floor.relevancy, 0.5), float(relevancy[seed]))
     return Region(
         position=x_world[middle],
+        covariance=surface.covariance[middle].astype(np.float64),
         normal=plane_normal(x_world[surface.graph.members[middle]], surface.view_directions[middle]),
         view_direction=surface.view_directions[middle],
         covered=x_world[component(surface.graph, seed, relevancy, half_height)],

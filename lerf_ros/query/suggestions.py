@@ -38,7 +38,8 @@ def suggested(
             continue
         suggestion = Region(
             position=position,
-            normal=first.normal,  # of no meaning before the closer look
+            covariance=first.covariance,  # this and the next two have no meaning before the closer look
+            normal=first.normal,
             view_direction=first.view_direction,
             covered=finder.around(position, scale / 2),
             height=-math.inf,

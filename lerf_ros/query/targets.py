@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.geometry.poses import quaternion_from_pose
-from lerf_ros.mapping.surface import SemanticSurface, SurfacePoints
+from lerf_ros.mapping.surface import MapState, SemanticSurface, SurfacePoints
 from lerf_ros.query.closer_look import look_closer
 from lerf_ros.query.maxima import MaximaFinder, Region, level
 from lerf_ros.query.neighbourhood import Neighbourhood
@@ -51,6 +51,8 @@ class Target:
             what the single views say there, see `votes`.
         scale: m, the physical crop size at which the region answers best.
         support: number of surface points of the region that are relevant by themselves, not by their neighbours.
+        covariance: (3, 3) m^2, map frame: covariance of the position of that surface point. It states how well the
+            point is known, not how likely it is that the point belongs to what the text names.
     """
 
     position: NDArray[np.float64]
@@ -59,16 +61,23 @@ class Target:
     relevancy: float
     scale: float
     support: int
+    covariance: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the map says to one text; `found` is False when nothing is relevant enough, which is an answer too."""
+    """What the map says to one text; `found` is False when nothing is relevant enough, which is an answer too.
+
+    Attributes:
+        best_relevancy: [0, 1], of the best region, also when it is below the threshold; 0 where there is no region.
+        map_state: of the map that was queried; None: unknown.
+    """
 
     text: str
     targets: tuple[Target, ...]
     best_relevancy: float
     unknown_words: tuple[str, ...] = ()
+    map_state: MapState | None = None
 
     @property
     def found(self) -> bool:
@@ -213,6 +222,7 @@ def _target(region: Region, options: QueryOptions) -> Target:
         relevancy=region.relevancy,
         scale=region.scale,
         support=region.support,
+        covariance=np.asarray(region.covariance, np.float64),
     )
 
 

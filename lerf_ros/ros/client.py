@@ -17,6 +17,7 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
 from lerf_ros.msg import Status
+from lerf_ros.ros.answer_words import young_map_notes
 from lerf_ros.srv import LoadMap, Query, SaveMap
 
 SERVICE_QOS = QoSProfile(depth=256)  # with the default depth of 10, most of 64 simultaneous questions were lost
@@ -158,7 +159,7 @@ class LerfClient:
 
 
 def table(answers: Sequence[tuple[str, Query.Response]]) -> str:
-    """Answers as text, one line a target."""
+    """Answers as text, one line a target; below them, what the messages say about a young map."""
     lines = [f"{'text':<28} {'relevancy':>9}  {'position (m)':<24} {'size (m)':<18} {'scale (m)':>9}"]
     for text, answer in answers:
         if not answer.targets:
@@ -167,6 +168,7 @@ def table(answers: Sequence[tuple[str, Query.Response]]) -> str:
             p, s = target.pose.pose.position, target.size
             position, size = f"{p.x:7.2f} {p.y:7.2f} {p.z:7.2f}", f"{s.x:5.2f} {s.y:5.2f} {s.z:5.2f}"
             lines.append(f"{text:<28} {target.relevancy:>9.2f}  {position:<24} {size:<18} {target.scale:>9.2f}")
+    lines += young_map_notes([answer.message for _, answer in answers if answer.targets])
     return "\n".join(lines)
 
 

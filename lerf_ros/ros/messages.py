@@ -1,9 +1,12 @@
-"""Answers <-> messages, keyframes -> messages. The only place that fills lerf_ros, Path, PoseArray and MarkerArray."""
+"""Answers <-> messages, keyframes -> messages. The only place that fills lerf_ros, PoseWithCovarianceStamped, Path,
+PoseArray and MarkerArray."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from geometry_msgs.msg import Point, PoseArray, PoseStamped, Vector3
+from geometry_msgs.msg import Point, PoseArray, PoseStamped, PoseWithCovariance, PoseWithCovarianceStamped, Vector3
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
@@ -14,6 +17,7 @@ from lerf_ros.geometry.poses import pose_from_quaternion, quaternion_from_pose
 from lerf_ros.mapping.keyframes import KeyframePoses
 from lerf_ros.msg import Target as TargetMessage
 from lerf_ros.query.targets import Answer, Target
+from lerf_ros.ros.answer_words import answer_message
 from lerf_ros.ros.conversions import header, pose_message
 from lerf_ros.srv import Query
 
@@ -21,6 +25,7 @@ _BEST = ColorRGBA(r=0.1, g=0.9, b=0.3, a=0.35)
 _OTHER = ColorRGBA(r=0.2, g=0.5, b=1.0, a=0.25)
 _KEYFRAME = ColorRGBA(r=1.0, g=0.75, b=0.2, a=0.8)
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+_UNKNOWN_ANGLE_VARIANCE = math.pi**2 / 3  # rad^2, of an angle that is uniformly distributed over a full turn
 _MIN_EDGE = 0.005  # m; RViz refuses markers without thickness
 _ARROW_LENGTH = 0.25  # m
 _TEXT_HEIGHT = 0.06  # m
@@ -35,6 +40,7 @@ def target_message(target: Target, text: str, stamped: Header) -> TargetMessage:
     return TargetMessage(
         text=str(text),
         pose=PoseStamped(header=stamped, pose=pose_message(target.position, target.quaternion_xyzw)),
+        covariance=_row_major(target.covariance),
         size=Vector3(x=x, y=y, z=z),
         relevancy=float(target.relevancy),
         scale=float(target.scale),
@@ -48,19 +54,7 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> 
     response.targets = [target_message(target, answer.text, stamped) for target in answer.targets]
     response.unknown_words = [str(word) for word in answer.unknown_words]
     response.best_relevancy = float(answer.best_relevancy)
-    response.success = not answer.unknown_words
-    if answer.unknown_words:
-        words = ", ".join(f"'{word}'" for word in answer.unknown_words)
-        response.message = (
-            f"the encoder does not know {words}: use other words (model card of the mini CLIP), or an open vocabulary "
-            "(parameter encoder.model, e.g. ViT-B-16)"
-        )
-    elif answer.found:
-        response.message = f"{len(answer.targets)} found, best relevancy {answer.best_relevancy:.2f}"
-    elif answer.best_relevancy == 0:
-        response.message = "not found: the map has no surface with language yet; let it train a little longer"
-    else:
-        response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
+    response.success, response.message = answer_message(answer)
     return response
 
 
@@ -79,7 +73,28 @@ def _target_from_message(message: TargetMessage) -> Target:
         relevancy=float(message.relevancy),
         scale=float(message.scale),
         support=int(message.support),
+        covariance=np.array(message.covariance, np.float64).reshape(3, 3),
     )
+
+
+def target_with_covariance(target: Target, stamped: Header) -> PoseWithCovarianceStamped:
+    """Pose of a target with its (6, 6) covariance, row-major, in the order of REP 103: x, y, z (m), rotations about the
+    fixed x, y, z axes of the frame of the header (rad).
+
+    The map does not estimate how uncertain the orientation is. ROS has no common encoding of that (zero would claim a
+    perfect orientation, a negative variance breaks filters), so each rotation has the variance of an angle that is
+    uniformly distributed over a full turn, ``pi^2 / 3``, uncorrelated with everything else.
+    """
+    covariance = np.zeros((6, 6))
+    covariance[:3, :3] = target.covariance
+    covariance[3:, 3:] = _UNKNOWN_ANGLE_VARIANCE * np.eye(3)
+    pose = pose_message(target.position, target.quaternion_xyzw)
+    with_covariance = PoseWithCovariance(pose=pose, covariance=_row_major(covariance))
+    return PoseWithCovarianceStamped(header=stamped, pose=with_covariance)
+
+
+def _row_major(matrix: NDArray[np.float64]) -> list[float]:
+    return [float(value) for value in np.asarray(matrix).ravel(order="C")]
 
 
 def pose_array(answer: Answer, stamped: Header) -> PoseArray:

@@ -61,6 +61,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         ~/status (lerf_ros/Status): at `status.rate` and after every frame that was taken, in every state.
         /diagnostics (diagnostic_msgs/DiagnosticArray): once a second, in every state.
         ~/target (geometry_msgs/PoseStamped): the best target of the last question, when something was found.
+        ~/target_with_covariance (geometry_msgs/PoseWithCovarianceStamped): the same, with its covariance.
         ~/targets (geometry_msgs/PoseArray): all of them, best first; empty when nothing was found.
         ~/markers (visualization_msgs/MarkerArray): box, approach arrow and label of each.
         ~/keyframes (nav_msgs/Path), ~/keyframes/frusta (visualization_msgs/MarkerArray): the images that the map is

@@ -185,7 +185,7 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     *_qos("pose", "best_effort", 10),
     *_qos("corrected_poses", "reliable", 1),
     *_qos("status", "reliable", 10, read=Read.START),
-    *_qos("targets", "reliable", 1, ", ~/target and ~/markers, which are latched", read=Read.START),
+    *_qos("targets", "reliable", 1, ", ~/target, ~/target_with_covariance and ~/markers, latched", read=Read.START),
     *_qos("keyframes", "reliable", 1, " and ~/keyframes/frusta, which are latched", read=Read.START),
     Parameter("keyframe.capacity", 0, "keyframes kept at most; 0: the preset's", 0, 100_000),
     Parameter(

@@ -337,7 +337,10 @@ class MapWorker:
                     question.future.set_result(answer)
 
     def _find(self, online: OnlineMapper, texts: list[str], options: QueryOptions) -> list[Answer]:
-        return find_targets(online.surface(self._max_points, self._max_age), online.encoder, texts, options)
+        surface = online.surface(self._max_points, self._max_age)
+        state = surface.state(online.mapper.steps, online.mapper.keyframes)
+        answers = find_targets(surface, online.encoder, texts, options)
+        return [replace(answer, map_state=state) for answer in answers]
 
     def _find_one(self, online: OnlineMapper, question: _Question) -> Answer:
         return self._find(online, [question.text], question.options)[0]

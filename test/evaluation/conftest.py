@@ -26,7 +26,9 @@ def guesser():
 
 
 def target_at(position, relevancy=0.9):
-    return Target(np.asarray(position, float), np.array([0.0, 0.0, 0.0, 1.0]), np.ones(3), relevancy, 0.2, 10)
+    return Target(
+        np.asarray(position, float), np.array([0.0, 0.0, 0.0, 1.0]), np.ones(3), relevancy, 0.2, 10, np.eye(3)
+    )
 
 
 class Oracle:

@@ -83,6 +83,8 @@ def test_voxels_lie_on_the_walls_and_face_inwards(votes):
     assert len(x) > 100 and np.median(distance.min(axis=1)) < 0.01
     assert len(np.unique(np.floor(x / 0.2), axis=0)) >= 0.95 * len(x)
     assert set(votes.points.views.tolist()) == {1, 2}
+    covariance = (0.2**2 / 12 * torch.eye(3)).expand(len(x), 3, 3)  # uniform over the voxel
+    torch.testing.assert_close(votes.points.covariance, covariance)
 
 
 def test_a_uniform_half_has_the_relevancy_of_its_crops(votes):

@@ -16,7 +16,7 @@ def box_at(x, size=0.1):
 
 def answer_at(*xs):
     targets = tuple(
-        Target(np.array([x, 0.0, 0.0]), np.array([0.0, 0.0, 0.0, 1.0]), np.ones(3), 0.9, 0.2, 10) for x in xs
+        Target(np.array([x, 0.0, 0.0]), np.array([0.0, 0.0, 0.0, 1.0]), np.ones(3), 0.9, 0.2, 10, np.eye(3)) for x in xs
     )
     return Answer("a mug", targets, 0.9)
 

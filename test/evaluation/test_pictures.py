@@ -27,7 +27,7 @@ def test_overlay_leaves_irrelevant_pixels_grey_and_colours_relevant_ones():
 
 
 def test_a_target_is_drawn_where_opencv_projects_it():
-    target = Target(np.array([2.0, 0.3, 0.2]), np.array([0.0, 0.0, 0.0, 1.0]), np.full(3, 0.05), 0.9, 0.2, 9)
+    target = Target(np.array([2.0, 0.3, 0.2]), np.array([0.0, 0.0, 0.0, 1.0]), np.full(3, 0.05), 0.9, 0.2, 9, np.eye(3))
     T_world_camera = looking_along_x(0.0)
     picture = np.zeros((120, 160, 3), np.uint8)
     draw_target(picture, target, CAMERA, T_world_camera, (255, 255, 255))

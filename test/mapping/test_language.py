@@ -91,6 +91,35 @@ def test_a_closer_look_is_denser_and_on_the_surface_inside_the_ball(mapper):
     assert np.median(nearest) > 0.3 * radius * (np.pi / 400) ** 0.5  # evenly spaced: one per cell of that size
 
 
+@pytest.mark.parametrize("is_closer", [False, True])
+def test_the_covariance_of_a_point_is_that_of_its_own_ray(mapper, is_closer):
+    surface = mapper.surface(300)
+    if is_closer:
+        surface = looked(surface, [surface.points.x_world[17].numpy()], [0.4], 200)
+    points = surface.points
+    variances, axes = np.linalg.eigh(points.covariance.double().numpy())  # ascending
+    rays = points.x_world.numpy()[:, None] - mapper.store.host_poses[None, : len(mapper.store), :3, 3]
+    distances = np.linalg.norm(rays, axis=-1)
+    cosines = np.abs(np.einsum("nvi,ni->nv", rays, axes[..., 2])) / distances
+    own = cosines.argmax(axis=1)[:, None]
+    assert (np.take_along_axis(cosines, own, axis=1) > 1 - 1e-4).all()  # some were moved to what was measured
+    (t,) = np.take_along_axis(distances, own, axis=1).T
+    across = (t / 40) ** 2 / 12  # uniform over a pixel
+    np.testing.assert_allclose(variances[:, 0], across, rtol=0.05)
+    np.testing.assert_allclose(variances[:, 1], across, rtol=0.05)
+    assert 0.005 < np.median(np.sqrt(variances[:, 2]) / t) < 0.06 + 1e-3  # the gate `surface.max_spread`
+
+
+def test_the_depth_uncertainty_of_a_map_falls_in_training(box, mapper):
+    young = Mapper(box.config, box.camera, EMBEDS.shape[1], "cpu", seed=0)
+    young.add_frame(box.walk(1)[0])
+    early, late = (each.surface(100).state(each.steps, each.keyframes) for each in (young, mapper))
+    assert early.depth_uncertainty > 0.3 > 0.1 > late.depth_uncertainty > 0
+    assert (early.steps, early.keyframes, early.points) == (0, 1, 0) and early.geometry_is_young
+    assert (late.steps, late.points) == (250, late.language_points)
+    assert not (late.geometry_is_young or late.language_is_young)
+
+
 def test_a_closer_look_asks_the_embeddings_of_close_ups_as_well(box, mapper):
     share = torch.tensor(mapper.config.close_up.share)
     surface = mapper.surface(300, CloseUps(mapper.config.close_up, mapper.store, SidesEncoder()))

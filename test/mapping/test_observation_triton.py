@@ -48,7 +48,8 @@ def test_points_agree(box, store, kind, own):
     known = torch.rand(slots.shape, generator=generator) < 0.8
     slots, known, ranges = slots.to(DEVICE), known.to(DEVICE), scales_per_metre(store, crop_scale)
     found = observed_triton(store, ranges, kind, x_world, directions, slots, known, 0.01)
-    expected = observed_torch(store, ranges, crop_scale, x_world, directions, slots, known)
+    covariance = torch.zeros(150, 3, 3, device=DEVICE)
+    expected = observed_torch(store, ranges, crop_scale, x_world, directions, covariance, slots, known)
     for one, name in zip(found, ("x_world", "view_directions", "views", "scale_min", "scale_max"), strict=True):
         torch.testing.assert_close(one, getattr(expected, name), atol=1e-5, rtol=1e-5)
     moved = (expected.x_world != x_world).any(dim=1).float().mean()

@@ -45,6 +45,8 @@ def test_voxels_hold_the_direct_average(box):
 
     surface = voxels.surface()
     assert len(voxels) == len(points) == len(surface.points.x_world)
+    expected = (0.31**2 / 12 * torch.eye(3)).expand(len(points), 3, 3)  # uniform over the voxel
+    torch.testing.assert_close(surface.points.covariance, expected)
     texts = torch.eye(D)
     cosines = surface.similarity(torch.tensor(bins, dtype=torch.float32), texts).numpy()
     checked = 0

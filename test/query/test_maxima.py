@@ -37,6 +37,7 @@ def bumps(N, seed):
         down,
         torch.ones(N, dtype=torch.int64),
         *(torch.from_numpy(each).float() for each in (low, high)),
+        torch.from_numpy(generator.random((N, 3, 3))).float(),
     )
     scales, offset = torch.linspace(0.1, 1.0, S), torch.from_numpy(generator.random((S, N))).float()
     return points, Sweep(scales, torch.from_numpy(ranks).float(), offset)
@@ -93,6 +94,8 @@ def test_regions_are_those_of_a_plain_search(N, seed):
         assert (region.height, region.relevancy, region.scale) == pytest.approx((height, relevancy, scale))
         assert region.support == support and region.floor == pytest.approx(floor)
         assert region.covered.tolist() == points.x_world[covered].tolist()
+        (own,) = (points.x_world.numpy() == region.position).all(axis=1).nonzero()[0]
+        assert region.covariance.tolist() == points.covariance[own].tolist()
         off = points.x_world[: N // 3].numpy() - region.position
         distances = np.linalg.norm(region.covered - region.position - off[:, None], axis=2).min(axis=1)
         for position, distance in zip(region.position + off, distances, strict=True):

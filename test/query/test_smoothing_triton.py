@@ -27,7 +27,8 @@ def test_ranks_and_relevancy_agree(sizes):
     high = low + torch.rand(N, generator=generator) - 0.2  # of some points nothing is known
     x_world, ranks, offset = (torch.rand(*shape, generator=generator) for shape in ((N, 3), (S, N), (S, N)))
     x_world, ranks, offset, low, high = (each.to(DEVICE) for each in (x_world.double(), ranks, offset, low, high))
-    points = SurfacePoints(x_world, x_world.float(), torch.ones(N, dtype=torch.int64, device=DEVICE), low, high)
+    views, covariance = torch.ones(N, dtype=torch.int64, device=DEVICE), torch.zeros(N, 3, 3, device=DEVICE)
+    points = SurfacePoints(x_world, x_world.float(), views, low, high, covariance)
     places = Places(torch.tensor(sizes, device=DEVICE), 52) if sizes else None
     near, scales = Neighbourhood(x_world, places=places), scale_sweep(low, high, S, places)
     expected = Smoother(points, near).means_torch(Sweep(scales, ranks, offset))

@@ -31,6 +31,12 @@ class WordEncoder:
         return torch.stack([torch.eye(len(WORDS))[WORDS.index(text)] for text in texts])
 
 
+def covariance_at(x_world):
+    """(N, 3, 3) m^2, another one at every point of the table (N, 3)."""
+    x_world = torch.as_tensor(x_world).float()
+    return 1e-4 * torch.eye(3) + 1e-3 * x_world[:, :, None] * x_world[:, None, :]
+
+
 class DiscTable:
     """A 2 m x 2 m table top with discs: (centre xy, radius, word, strength, scales at which the disc shows)."""
 
@@ -41,12 +47,14 @@ class DiscTable:
         xy = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
         n = len(xy)
         view = torch.tensor([1.0, 0.0, -1.0]) / 2**0.5
+        x_world = torch.cat([xy, torch.full((n, 1), 0.7)], 1)
         self.points = SurfacePoints(
-            x_world=torch.cat([xy, torch.full((n, 1), 0.7)], 1),
+            x_world=x_world,
             view_directions=view.expand(n, 3),
             views=torch.ones(n, dtype=torch.long),
             scale_min=torch.full((n,), 0.05),
             scale_max=torch.full((n,), 0.8),
+            covariance=covariance_at(x_world),
         )
         self._discs = discs
 
@@ -91,6 +99,13 @@ def test_a_disc_is_found_at_its_centre_with_its_size_and_pose():
     assert axes[:, 2] == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
 
 
+@pytest.mark.parametrize("closer_points", [0, 1500])
+def test_the_covariance_is_that_of_the_point_at_the_position(closer_points):
+    target = answer([((0.4, -0.3), 0.1, "mug", 0.9, ALL)], "mug", closer_points=closer_points).targets[0]
+    assert target.covariance.shape == (3, 3) and target.covariance.dtype == np.float64
+    np.testing.assert_allclose(target.covariance, covariance_at(target.position[None])[0], rtol=1e-5)
+
+
 def test_two_of_a_kind_are_two_targets_best_first():
     result = answer([((0.5, 0.5), 0.1, "mug", 0.3, ALL), ((-0.5, -0.5), 0.1, "mug", 0.9, ALL)], "mug")
     assert [tuple(np.sign(target.position[:2])) for target in result.targets] == [(-1, -1), (1, 1)]
@@ -133,7 +148,7 @@ def test_stray_points_beside_a_disc_do_not_hide_it():
         x_world=torch.cat([p.x_world, lonely]),
         **{
             name: torch.cat([getattr(p, name), getattr(p, name)[:2]])
-            for name in ("view_directions", "views", "scale_min", "scale_max")
+            for name in ("view_directions", "views", "scale_min", "scale_max", "covariance")
         },
     )
     neighbourhood = Neighbourhood(table.points.x_world, radius=0.065)

@@ -14,8 +14,9 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from geometry_msgs.msg import PoseStamped  # noqa: E402
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
 from lerf_ros.geometry.camera import Camera  # noqa: E402
@@ -110,6 +111,24 @@ class Listener(Peer):
         return stamps
 
 
+class TargetListener(Peer):
+    """Subscribes to the best target and receives the last one, however late it comes."""
+
+    def latest(self, stamp) -> tuple[PoseStamped, PoseWithCovarianceStamped]:
+        """The best target on both topics, which was published at this stamp or later."""
+        received = {}
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        for name, kind in (("target", PoseStamped), ("target_with_covariance", PoseWithCovarianceStamped)):
+            self.node.create_subscription(
+                kind, f"/lerf/{name}", lambda message, name=name: received.update({name: message}), latched
+            )
+        wanted = c.stamp_to_ns(stamp)
+        self.spin_until(
+            lambda: len(received) == 2 and all(c.stamp_to_ns(m.header.stamp) >= wanted for m in received.values())
+        )
+        return received["target"], received["target_with_covariance"]
+
+
 @pytest.fixture
 def client(domain) -> Iterator[LerfClient]:
     with LerfClient(timeout=TIMEOUT) as client:
@@ -135,7 +154,8 @@ def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, tiny, rec
 
     texts = ["a chair", "a red mug"] * 32
     answers = client.query_all(texts)
-    assert all(answer.success and 0 <= answer.best_relevancy <= 1 for answer in answers)
+    assert all(answer.success or "the map is young" in answer.message for answer in answers)
+    assert all(0 <= answer.best_relevancy <= 1 for answer in answers)
     assert client.wait_for_status().last_query in texts
     while not (anything := client.query("a chair", max_targets=2, min_relevancy=0.0)).found:
         assert status.steps < 3000, "training brought up no surface"
@@ -144,6 +164,15 @@ def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, tiny, rec
     position = anything.targets[0].pose.pose.position
     assert anything.targets[0].pose.header.frame_id == "map"
     assert -1.5 < position.x < 4.0 and abs(position.y) < 1.5 and abs(position.z - 2.0) < 0.3  # on the wall
+    with TargetListener() as listener:
+        target, with_covariance = listener.latest(anything.targets[0].pose.header.stamp)
+    assert target == anything.targets[0].pose
+    assert (with_covariance.header, with_covariance.pose.pose) == (target.header, target.pose)
+    covariance = np.array(with_covariance.pose.covariance).reshape(6, 6)
+    np.testing.assert_array_equal(covariance[:3, :3], np.reshape(anything.targets[0].covariance, (3, 3)))
+    assert (np.linalg.eigvalsh(covariance) > 0).all()
+    deviations = np.sqrt(np.diag(covariance))
+    assert deviations[2] > max(deviations[:2])  # all cameras look along z
 
     for text, words in (("", "empty"), ("   ", "empty"), ("a purple zorble", "'zorble'")):
         answer = client.query(text)
@@ -171,6 +200,26 @@ def test_a_recording_is_mapped_asked_saved_reset_and_loaded(processes, tiny, rec
     client.wait_for_status(lambda status: status.steps > steps)  # in the middle of training
     assert interrupted(node) == 0, node.log.read_text()
     assert "Traceback" not in node.log.read_text()
+
+
+def test_a_young_map_says_so_and_no_longer_when_it_has_learned(processes, tiny, recording, client, set_parameters):
+    once_an_hour = "training.max_rate:=0.0003"
+    processes.start("lerf_node", "autostart:=true", once_an_hour, *tiny, remap=True)
+    processes.start("camera_node", f"source:={recording}", "pace:=consumed", "rate:=100.0", "once:=true")
+    status = client.wait_for_status(lambda status: status.frames_received == FRAMES and status.pyramid_progress == 1)
+    assert status.steps <= 1
+    for min_relevancy in (-1.0, 0.0):
+        answer = client.query("a chair", min_relevancy=min_relevancy)
+        assert f"the map is young: after {status.steps} training step" in answer.message
+        assert f" on {status.keyframes} keyframes its geometry is still uncertain" in answer.message
+        assert "not found:" not in answer.message
+        assert answer.success == (answer.found or answer.best_relevancy > 0)  # else it could not be answered
+
+    assert set_parameters(client, training__max_rate=0.0) == ""
+    while not (answer := client.query("a chair", min_relevancy=0.0)).found or "young" in answer.message:
+        assert status.steps < 3000, answer.message
+        status = client.wait_for_status(lambda now, before=status.steps: now.steps > before + 100)
+    assert answer.message.startswith(f"{len(answer.targets)} found")
 
 
 def test_lifecycle_and_bad_inputs(processes, tiny, client):

@@ -34,7 +34,7 @@ def test_another_threshold_changes_the_next_answer(mapping, set_parameters):
     assert set_parameters(client, query__min_relevancy=0.0) == ""
     status = client.wait_for_status()
     while not (answer := client.query("a chair")).found:
-        assert answer.success and status.steps < 3000, "training brought up no surface"
+        assert status.steps < 3000, "training brought up no surface"
         status = client.wait_for_status(lambda now, before=status.steps: now.steps > before + 100)
     assert set_parameters(client, query__max_targets=1) == ""
     assert len(client.query("a chair").targets) == 1

@@ -103,7 +103,8 @@ def test_a_map_is_corrected_rests_is_saved_and_asked_later(processes, recording,
     with LerfClient(timeout=TIMEOUT) as client:
         status = client.wait_for_status(lambda status: status.state == "active")
         assert status.keyframes == len(poses) and "training.enabled is false" in status.message
-        assert client.query("a chair").success
+        answer = client.query("a chair")
+        assert answer.success or "the map is young" in answer.message
         assert client.wait_for_status().steps >= woken.steps  # of the map that was saved
         answering.send_signal(signal.SIGINT)
         assert answering.wait(TIMEOUT) == 0, answering.log.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lerf_ros.srv import Query
 from scipy.spatial.transform import Rotation
 from visualization_msgs.msg import Marker
 
+from lerf_ros.mapping.surface import MapState
 from lerf_ros.query.targets import Answer, Target
 from lerf_ros.ros import messages as m
 from lerf_ros.ros.conversions import header
@@ -25,6 +27,9 @@ from lerf_ros.ros.worker import WorkerStatistics
 
 pytestmark = pytest.mark.ros
 STAMPED = header(5_000_000_001, "map")
+VARIANCES = np.array([0.09, 0.0004, 0.01])  # m^2, along the columns of ROTATION
+ROTATION = Rotation.from_euler("xyz", [0.4, -0.9, 1.7]).as_matrix()
+COVARIANCE = ROTATION @ np.diag(VARIANCES) @ ROTATION.T
 TARGETS = tuple(
     Target(
         position=np.array([1.0, 2.0, 0.5 * i]),
@@ -33,6 +38,7 @@ TARGETS = tuple(
         relevancy=0.9 - 0.1 * i,
         scale=0.25,
         support=12,
+        covariance=(i + 1) * COVARIANCE,
     )
     for i in range(3)
 )
@@ -51,13 +57,42 @@ def test_answer_survives_the_response():
         np.testing.assert_array_equal(target.size, expected.size)
         assert target.relevancy == pytest.approx(expected.relevancy)
         assert (target.scale, target.support) == (0.25, 12)
+        np.testing.assert_array_equal(target.covariance, expected.covariance)
+
+
+def test_covariance_of_a_target_is_row_major_in_the_map_frame():
+    """A matrix that is no covariance shows a transposition; the true one shows the axes."""
+    numbers = np.arange(9.0).reshape(3, 3)
+    message = m.target_message(replace(TARGETS[0], covariance=numbers), "a red mug", STAMPED)
+    assert message.covariance.dtype == np.float64 and message.covariance.tolist() == list(range(9))
+    assert [float(message.covariance[3 * row + column]) for row, column in ((0, 1), (2, 0))] == [1.0, 6.0]
+    covariance = m.target_message(TARGETS[0], "a red mug", STAMPED).covariance.reshape(3, 3)
+    for variance, axis in zip(VARIANCES, ROTATION.T, strict=True):  # whatever the orientation of the target is
+        np.testing.assert_allclose(covariance @ axis, variance * axis, atol=1e-12)
+
+
+def test_target_with_covariance_has_the_order_of_rep_103():
+    message = m.target_with_covariance(TARGETS[1], STAMPED)
+    assert message.header == STAMPED
+    assert message.pose.pose == m.pose_array(FOUND, STAMPED).poses[1]
+    covariance = np.array(message.pose.covariance).reshape(6, 6)
+    np.testing.assert_allclose(covariance[:3, :3], 2 * COVARIANCE)
+    np.testing.assert_allclose(covariance[3:, 3:], np.pi**2 / 3 * np.eye(3))  # unknown: uniform over a full turn
+    assert not covariance[:3, 3:].any() and not covariance[3:, :3].any()
+    numbers = m.target_with_covariance(replace(TARGETS[0], covariance=np.arange(9.0).reshape(3, 3)), STAMPED)
+    assert numbers.pose.covariance[:9].tolist() == [0.0, 1.0, 2.0, 0.0, 0.0, 0.0, 3.0, 4.0, 5.0]
 
 
 def test_not_found_is_a_successful_answer():
     response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.41), STAMPED)
     assert response.success and not response.found and "0.41" in response.message
-    response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.0), STAMPED)
-    assert response.success and not response.found and "no surface" in response.message
+
+
+def test_a_map_without_any_surface_point_cannot_answer():
+    empty = MapState(steps=3, keyframes=1, points=0, language_points=0, depth_uncertainty=1.4)
+    response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.0, map_state=empty), STAMPED)
+    assert not response.success and not response.found and "not found" not in response.message
+    assert "the map is young: after 3 training steps on 1 keyframe its geometry" in response.message
 
 
 def test_unknown_words_are_named():

@@ -43,7 +43,7 @@ class FakeMap:
         self.settled = 0
 
     def surface(self, max_points, max_age=0.0):
-        return max_points
+        return SimpleNamespace(state=lambda steps, keyframes: (max_points, steps, keyframes))
 
     def ingest(self, frame):
         self.threads.add(threading.current_thread())
@@ -156,6 +156,7 @@ def test_questions_that_wait_together_are_answered_together(rig):
     futures = [rig.worker.ask(text, few) for text in ("mug", "chair")] + [rig.worker.ask("bear", many)]
     rig.fake.gate.set()
     assert [future.result(TIMEOUT).text for future in futures] == ["mug", "chair", "bear"]
+    assert futures[0].result(TIMEOUT).map_state == (7, 1, 1)  # surface points at most, steps, keyframes
     assert rig.asked == [["mug", "chair"], ["bear"]]
 
 
@@ -362,7 +363,7 @@ def test_while_questions_come_the_surface_is_kept_up(monkeypatch):
     def surface(max_points, max_age=0.0):
         clock.now += 0.02
         fake.mapper.surface_age = 0.0
-        return max_points
+        return FakeMap.surface(fake, max_points)
 
     fake.surface = surface
     worker._keep_up(fake)
