@@ -11,6 +11,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import pose_from_quaternion, quaternion_from_pose
+from lerf_ros.geometry.units import METRES, NOT_METRES
 from lerf_ros.mapping.keyframes import KeyframePoses
 from lerf_ros.msg import Target as TargetMessage
 from lerf_ros.query.targets import Answer, Target
@@ -42,8 +43,13 @@ def target_message(target: Target, text: str, stamped: Header) -> TargetMessage:
     )
 
 
-def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> Query.Response:
-    """Puts an answer into the response of ~/query; `seconds` is left to the caller."""
+def fill_response(response: Query.Response, answer: Answer, stamped: Header, units: str = METRES) -> Query.Response:
+    """Puts an answer into the response of ~/query; `seconds` is left to the caller.
+
+    Args:
+        units: of the map's lengths, see `geometry.units`.
+    """
+    response.units = str(units)
     response.found = bool(answer.found)
     response.targets = [target_message(target, answer.text, stamped) for target in answer.targets]
     response.unknown_words = [str(word) for word in answer.unknown_words]
@@ -57,8 +63,13 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> 
         )
     elif answer.found:
         response.message = f"{len(answer.targets)} found, best relevancy {answer.best_relevancy:.2f}"
+        if units != METRES:
+            response.message += f"; {NOT_METRES}"
     elif answer.best_relevancy == 0:
-        response.message = "not found: the map has no surface with language yet; let it train a little longer"
+        response.message = (
+            "not found: the map has no surface with language yet; it needs more training and, where no depth comes, "
+            "more images of each place"
+        )
     else:
         response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
     return response
