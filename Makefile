@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 ARGS ?=
-export LERF_SEED LERF_SEEDS DATA
+export LERF_SEED LERF_SEEDS DATA DEPTH
 
 .PHONY: help demo evaluate test lint build clean distclean
 
@@ -12,7 +12,7 @@ help:  ## this text
 	@echo "make <target>, on a fresh Debian or Ubuntu machine with Python 3.10 to 3.13, a C++ compiler and git:"
 	@sed -n 's/^\([a-z]*\):.*##/  \1\t/p' Makefile | expand -t 14
 
-demo: build  ## map a generated room and find things in it: LERF_SEED=n for another room, DATA=<folder> for a recording
+demo: build  ## map a generated room and find things in it: LERF_SEED=n for another room, DATA=<folder> for a recording, DEPTH=off: colours alone
 	@source tools/env.sh && exec install/lerf_ros/lib/lerf_ros/demo
 
 evaluate: build  ## how often the right thing is found, in rooms with truth: LERF_SEEDS=a,b,c for other rooms, ARGS="--help" for more
