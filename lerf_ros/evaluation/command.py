@@ -1,7 +1,7 @@
 """Maps generated rooms, asks every question, and says how often the answer is right.
 
 python -m lerf_ros.evaluation --seeds 4000,4001 --preset cpu --seconds 150
-python -m lerf_ros.evaluation --device cuda --preset base --seconds 30 --jobs 4 --variants default,no_depth
+python -m lerf_ros.evaluation --device cuda --preset base --seconds 30 --jobs 4 --variants default,dino
 
 Every room is one line in `OUT/rooms/*.jsonl` as soon as it is done. What is there already, under the same settings, is
 not done again: a large set can be collected over several runs, and a run may be ended at any time.
@@ -27,6 +27,7 @@ from lerf_ros.evaluation.records import RunSettings
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 
+COMPARED = ("default", "no_depth")  # variants unless others are named: an RGB-D camera, and colours alone
 INTERRUPTED = 130  # exit status, as shells have it for SIGINT
 # Rooms 4040 to 4059 were never trained on, tuned on or looked at during development.
 FIRST_SEED, ROOMS_CUDA, ROOMS_CPU = 4040, 20, 2
@@ -88,7 +89,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seconds", type=float, help=f"training a room; default {SECONDS_CUDA:.0f}, CPU {SECONDS_CPU:.0f}"
     )
     budget.add_argument("--steps", type=int, help="training steps a room, instead of seconds")
-    parser.add_argument("--variants", type=lambda text: text.split(","), default=["default"], help=", ".join(VARIANTS))
+    parser.add_argument(
+        "--variants",
+        type=lambda text: text.split(","),
+        default=list(COMPARED),
+        help=f"default: {','.join(COMPARED)} (with depth, and from colours alone); there are {', '.join(VARIANTS)}",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="rooms at a time, each in a process of its own")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"))
     parser.add_argument("--known", type=Path, action="append", default=[], help="folder with results of earlier runs")

@@ -166,8 +166,9 @@ def _map_and_ask(
     for response in responses:
         if not (response.success or response.unknown_words):
             raise DemoError(f"a question could not be answered: {response.message}")
-    for message in dict.fromkeys(r.message for r in responses if r.success and r.best_relevancy == 0):
-        print(message)  # there is no surface yet: the table alone would read as if nothing were there
+    known = [response for response in responses if response.success]
+    if known and all(response.best_relevancy == 0 for response in known):
+        print(known[0].message)  # the table alone would read as if nothing were there
     return [answer_from_response(text, response) for text, response in zip(texts, responses, strict=True)]
 
 

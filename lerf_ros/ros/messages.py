@@ -67,8 +67,8 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header, uni
             response.message += f"; {NOT_METRES}"
     elif answer.best_relevancy == 0:
         response.message = (
-            "not found: the map has no surface with language yet; it needs more training and, where no depth comes, "
-            "more images of each place"
+            "not found: no surface of the map answers it; when that holds for everything, the map needs more training "
+            "and, without depth, more images of each place"
         )
     else:
         response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
