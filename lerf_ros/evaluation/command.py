@@ -78,7 +78,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lerf_ros.evaluation", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--seeds",
-        type=_seeds,
+        type=seed_list,
         default=os.environ.get("LERF_SEEDS", ""),
         help=f"rooms: a,b,c or a-b; default: LERF_SEEDS, or {ROOMS_CUDA} from {FIRST_SEED} on, {ROOMS_CPU} on a CPU",
     )
@@ -120,7 +120,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--encoder", default="mini", help="mini, or the name of an open_clip model")
     parser.add_argument("--pretrained", default="", help="its weights: tag or file")
     parser.add_argument(
-        "--set", nargs="*", type=_setting, default=[], metavar="NAME=VALUE", help="other numbers of the preset"
+        "--set", nargs="*", type=name_and_value, default=[], metavar="NAME=VALUE", help="other numbers of the preset"
     )
     options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -131,7 +131,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _seeds(text: str) -> list[int]:
+def seed_list(text: str) -> list[int]:
     """ "4,7-9" -> [4, 7, 8, 9]."""
     seeds: list[int] = []
     for part in filter(None, text.replace(" ", "").split(",")):
@@ -145,7 +145,7 @@ def _shares(text: str) -> tuple[float, ...]:
     return tuple(sorted({1.0, *(float(share) for share in text.split(",") if 0.0 < float(share) <= 1.0)}))
 
 
-def _setting(text: str) -> tuple[str, object]:
+def name_and_value(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is no setting: write name=value, as in pyramid.batch=1024")
