@@ -24,6 +24,7 @@ from lerf_ros.evaluation.exam import Exam
 from lerf_ros.evaluation.localization import judge
 from lerf_ros.evaluation.methods import METHODS
 from lerf_ros.evaluation.pacing import Budget, drive
+from lerf_ros.evaluation.report import plain
 from lerf_ros.evaluation.runner import THINGS, ask
 from lerf_ros.features.encoder import Encoder, load_encoder
 from lerf_ros.geometry.poses import Pose
@@ -239,7 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     percent = 100 * sum(correct) / max(len(correct), 1)
     print(f"all {len(results)} rooms: {_share(correct)} right, {percent:.1f} %")
     if options.out is not None:
-        options.out.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(
+            json.dumps(plain([asdict(result) for result in results]), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -100,7 +100,9 @@ def remarks(source: FrameSource, holdout: int, with_depth: bool) -> list[str]:
     found = []
     if holdout:
         kept_back = len(range(0, len(source), holdout))
-        found.append(f"{kept_back} of the frames are kept back: the map's renderings are compared with them")
+        found.append(
+            f"{kept_back} of the {len(source)} frames are kept back: the map's renderings are compared with them."
+        )
     if not with_depth:
         found.append("Depth is off: the room is mapped from colours alone, and its surfaces are less accurate.")
     elif source[0].depth_z is None:

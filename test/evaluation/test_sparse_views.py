@@ -103,11 +103,20 @@ def test_the_command_adds_up_rooms(tmp_path, monkeypatch, capsys):
     def made_up(exam, images, config, budget, encoder, device, folder):
         correct = [exam.room.seed % 2 == 0, True]
         return sparse_views.SparseViewsResult(
-            exam.room.seed, images, 3, budget.steps, ["a", "b"], ["object", "attribute"], correct, [True] * 2, [0.1] * 2
+            exam.room.seed,
+            images,
+            3,
+            budget.steps,
+            ["a", "b"],
+            ["object", "attribute"],
+            correct,
+            [True] * 2,
+            [0.1, np.inf],
         )
 
     monkeypatch.setattr(sparse_views, "evaluate_sparse_views", made_up)
     sparse_views.main(["--seeds", "6-7", "--steps", "9", "--images", "5", "--out", str(tmp_path / "out.json")])
     said = capsys.readouterr().out
     assert "room 6: 2 of 2 right (1 of 1 of those" in said and "all 2 rooms: 3 of 4 right, 75.0 %" in said
-    assert [result["seed"] for result in json.loads((tmp_path / "out.json").read_text())] == [6, 7]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [result["seed"] for result in written] == [6, 7] and written[0]["errors"] == [0.1, None]

@@ -42,7 +42,7 @@ def test_what_is_mapped_is_said(recording, tmp_path):
     assert said.startswith("Depth is off: the room is mapped from colours alone")
     write_nerfstudio(open_source(str(recording)), tmp_path, depth=False)
     kept_back, no_depth, units = demo.remarks(open_source(str(tmp_path)), 8, with_depth=True)
-    assert kept_back.startswith("2 of the frames are kept back") and no_depth.startswith("There is no depth")
+    assert kept_back.startswith("2 of the 12 frames are kept back") and no_depth.startswith("There is no depth")
     assert units == "Lengths are in scene units, not metres: the scale of this scene is unknown."
 
 
