@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = _Speaker()
     _prepare_environment()
     try:
-        source = open_source(options.source)
+        source = open_source(options.source, options.world_scale)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -117,6 +117,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     data = os.environ.get("DATA", "")
     seed = os.environ.get("LERF_SEED") or str(DEFAULT_SEED)
     parser.add_argument("--source", default=data or f"room:{seed}", help="'room:SEED' or the folder of a recording")
+    parser.add_argument("--world-scale", type=float, help="metres per unit of a nerfstudio folder, where it is known")
     parser.add_argument(
         "--depth",
         type=_switch,
@@ -150,6 +151,8 @@ def _map_and_ask(
     """Maps and asks with both processes over real DDS; ends them again, whatever happens."""
     node_parameters = ["autostart:=true", f"map.path:={out / 'map'}", f"map.units:={units}"]
     camera_parameters = [f"source:={options.source}", f"holdout:={holdout}"]
+    if options.world_scale is not None:
+        camera_parameters.append(f"world_scale:={options.world_scale}")
     if options.depth == "off":
         camera_parameters.append("depth_encoding:=none")
     camera_parameters += ["pace:=consumed", "rate:=30.0", "once:=true"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -44,6 +45,33 @@ def test_what_is_mapped_is_said(recording, tmp_path):
     kept_back, no_depth, units = demo.remarks(open_source(str(tmp_path)), 8, with_depth=True)
     assert kept_back.startswith("2 of the 12 frames are kept back") and no_depth.startswith("There is no depth")
     assert units == "Lengths are in scene units, not metres: the scale of this scene is unknown."
+
+
+def test_a_known_scale_gives_metres(domain, recording, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "")  # the demo sets it where it is not set
+    folder = tmp_path / "images"
+    write_nerfstudio(open_source(str(recording)), folder, depth=False)
+    given = {}
+
+    @contextlib.contextmanager
+    def started(executable, parameters, *_):
+        given[executable] = parameters
+        yield None
+
+    def stop(*_):
+        raise demo.DemoError("that is all")
+
+    monkeypatch.setattr(demo, "_process", started)
+    monkeypatch.setattr(demo, "_follow_mapping", stop)
+    monkeypatch.setattr(demo, "LerfClient", lambda **_: contextlib.nullcontext())
+    out = ["--out", str(tmp_path / "out")]
+    assert demo.main(["--source", str(folder), "--world-scale", "2.5", "--depth", "off", *out]) == 1
+    assert {"world_scale:=2.5", "depth_encoding:=none", "holdout:=8"} <= set(given["camera_node"])
+    assert "map.units:=m" in given["lerf_node"]
+    assert demo.main(["--source", str(folder), *out]) == 1
+    assert "map.units:=scene units" in given["lerf_node"]
+    assert not any(part.startswith(("world_scale", "depth")) for part in given["camera_node"])
+    assert demo.main(["--source", "room:7", "--world-scale", "2.5", *out]) == 2  # it is metric
 
 
 @pytest.mark.slow
