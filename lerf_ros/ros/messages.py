@@ -63,8 +63,6 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header, uni
         )
     elif answer.found:
         response.message = f"{len(answer.targets)} found, best relevancy {answer.best_relevancy:.2f}"
-        if units != METRES:
-            response.message += f"; {NOT_METRES}"
     elif answer.best_relevancy == 0:
         response.message = (
             "not found: no surface of the map answers it; when that holds for everything, the map needs more training "
@@ -72,6 +70,8 @@ def fill_response(response: Query.Response, answer: Answer, stamped: Header, uni
         )
     else:
         response.message = f"not found: the best region has relevancy {answer.best_relevancy:.2f}"
+    if answer.found and units != METRES:
+        response.message += f"; {NOT_METRES}"
     return response
 
 
