@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 ARGS ?=
-export LERF_SEED LERF_SEEDS DATA
+export LERF_SEED LERF_SEEDS DATA DEPTH
 
 .PHONY: help demo evaluate test lint build clean distclean
 
@@ -12,8 +12,8 @@ help:  ## this text
 	@echo "make <target>, on a fresh Debian or Ubuntu machine with Python 3.10 to 3.13, a C++ compiler and git:"
 	@sed -n 's/^\([a-z]*\):.*##/  \1\t/p' Makefile | expand -t 14
 
-demo: build  ## map a generated room and find things in it: LERF_SEED=n for another room, DATA=<folder> for a recording
-	@source tools/env.sh && exec install/lerf_ros/lib/lerf_ros/demo
+demo: build  ## map a generated room and find things in it: LERF_SEED=n for another room, DATA=<folder> for a recording, DEPTH=off: colours alone, ARGS="--help" for more
+	@source tools/env.sh && exec install/lerf_ros/lib/lerf_ros/demo $(ARGS)
 
 evaluate: build  ## how often the right thing is found, in rooms with truth: LERF_SEEDS=a,b,c for other rooms, ARGS="--help" for more
 	@source tools/env.sh && exec python -m lerf_ros.evaluation $(ARGS)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 
 from lerf_ros.evaluation import records
@@ -23,7 +24,9 @@ from lerf_ros.evaluation.ablations import VARIANTS
 from lerf_ros.evaluation.exam import Exam
 from lerf_ros.evaluation.records import RunSettings
 from lerf_ros.evaluation.runner import evaluate_room
+from lerf_ros.evaluation.variants import Variant
 from lerf_ros.features.encoder import Encoder, load_encoder
+from lerf_ros.query.warm_up import warm_up
 from lerf_ros.world.room import Room
 
 _SPEAK_EVERY = 10.0  # seconds, where the line cannot be rewritten
@@ -88,6 +91,7 @@ def evaluate(task: Task, job: Job, say: Say) -> None:
     exam = Exam(Room(task.seed, settings.width, settings.height, settings.frames), settings.views)
     _ = exam.frames, exam.held_out  # before the clock runs
     for name in task.variants:
+        _compile_kernels(VARIANTS[name], exam, settings, encoder, say)
 
         def tell(text: str, name: str = name) -> None:
             say(f"room {task.seed}, {name}: {text}")
@@ -95,6 +99,19 @@ def evaluate(task: Task, job: Job, say: Say) -> None:
         pictures = job.pictures if name == "default" else None
         records.append(job.results, evaluate_room(exam, VARIANTS[name], settings, encoder, tell, pictures))
         say(DONE)
+
+
+_WARM: set[str] = set()  # fingerprints of the variants whose kernels this process has compiled
+
+
+def _compile_kernels(variant: Variant, exam: Exam, settings: RunSettings, encoder: Encoder, say: Say) -> None:
+    """Compiles what the variant's maps run, once in a process, so that it does not count as training time."""
+    fingerprint = settings.fingerprint(variant)
+    if fingerprint not in _WARM:
+        say(f"room {exam.room.seed}, {variant.name}: compiling kernels")
+        (first,) = variant.frames(exam.frames[:1], np.random.default_rng(0))
+        warm_up(settings.config(variant), encoder, torch.device(settings.device), depth=first.depth_z is not None)
+        _WARM.add(fingerprint)
 
 
 @lru_cache(maxsize=1)
@@ -159,7 +176,7 @@ class Progress:
 
     def line(self, text: str) -> str:
         share = self._done / max(self._total, 1)
-        bar = f"[{'#' * int(20 * share):<20}] {self._done} of {self._total} rooms"
+        bar = f"[{'#' * int(20 * share):<20}] {self._done} of {self._total} maps"
         if 0 < self._done < self._total:
             left = (time.monotonic() - self._began) * (1 - share) / share
             bar += f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"

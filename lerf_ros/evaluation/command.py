@@ -1,7 +1,7 @@
 """Maps generated rooms, asks every question, and says how often the answer is right.
 
 python -m lerf_ros.evaluation --seeds 4000,4001 --preset cpu --seconds 150
-python -m lerf_ros.evaluation --device cuda --preset base --seconds 30 --jobs 4 --variants default,no_depth
+python -m lerf_ros.evaluation --device cuda --preset base --seconds 30 --jobs 4 --variants default,dino
 
 Every room is one line in `OUT/rooms/*.jsonl` as soon as it is done. What is there already, under the same settings, is
 not done again: a large set can be collected over several runs, and a run may be ended at any time.
@@ -27,6 +27,7 @@ from lerf_ros.evaluation.records import RunSettings
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import PRESETS
 
+COMPARED = ("default", "no_depth")  # variants unless others are named: an RGB-D camera, and colours alone
 INTERRUPTED = 130  # exit status, as shells have it for SIGINT
 # Rooms 4040 to 4059 were never trained on, tuned on or looked at during development.
 FIRST_SEED, ROOMS_CUDA, ROOMS_CPU = 4040, 20, 2
@@ -77,7 +78,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lerf_ros.evaluation", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--seeds",
-        type=_seeds,
+        type=seed_list,
         default=os.environ.get("LERF_SEEDS", ""),
         help=f"rooms: a,b,c or a-b; default: LERF_SEEDS, or {ROOMS_CUDA} from {FIRST_SEED} on, {ROOMS_CPU} on a CPU",
     )
@@ -88,7 +89,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seconds", type=float, help=f"training a room; default {SECONDS_CUDA:.0f}, CPU {SECONDS_CPU:.0f}"
     )
     budget.add_argument("--steps", type=int, help="training steps a room, instead of seconds")
-    parser.add_argument("--variants", type=lambda text: text.split(","), default=["default"], help=", ".join(VARIANTS))
+    parser.add_argument(
+        "--variants",
+        type=lambda text: text.split(","),
+        default=list(COMPARED),
+        help=f"default: {','.join(COMPARED)} (with depth, and from colours alone); there are {', '.join(VARIANTS)}",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="rooms at a time, each in a process of its own")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"))
     parser.add_argument("--known", type=Path, action="append", default=[], help="folder with results of earlier runs")
@@ -114,7 +120,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--encoder", default="mini", help="mini, or the name of an open_clip model")
     parser.add_argument("--pretrained", default="", help="its weights: tag or file")
     parser.add_argument(
-        "--set", nargs="*", type=_setting, default=[], metavar="NAME=VALUE", help="other numbers of the preset"
+        "--set", nargs="*", type=name_and_value, default=[], metavar="NAME=VALUE", help="other numbers of the preset"
     )
     options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -125,7 +131,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _seeds(text: str) -> list[int]:
+def seed_list(text: str) -> list[int]:
     """ "4,7-9" -> [4, 7, 8, 9]."""
     seeds: list[int] = []
     for part in filter(None, text.replace(" ", "").split(",")):
@@ -139,7 +145,7 @@ def _shares(text: str) -> tuple[float, ...]:
     return tuple(sorted({1.0, *(float(share) for share in text.split(",") if 0.0 < float(share) <= 1.0)}))
 
 
-def _setting(text: str) -> tuple[str, object]:
+def name_and_value(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is no setting: write name=value, as in pyramid.batch=1024")

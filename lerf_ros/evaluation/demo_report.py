@@ -23,6 +23,7 @@ from lerf_ros.evaluation.pictures import (
     top_down_map,
 )
 from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.units import METRES
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.world.source import FrameSource
 
@@ -32,20 +33,25 @@ MAP_STRIDE = 6  # pixels between the points of the map seen from above
 CEILING = 1.9  # m above the lowest point: what is higher hides the room from above
 
 
-def outcome_table(outcomes: Sequence[Outcome], truth: bool) -> str:
-    """One line a query; without truth the last two columns stay empty."""
-    lines = [
-        f"{'text':<26} {'found':<6} {'relevancy':>9}  {'position [m]':<22} {'to its centre':>13}  inside its box?",
-        "-" * 98,
-    ]
+def outcome_table(outcomes: Sequence[Outcome], truth: bool, units: str = METRES) -> str:
+    """One line a query; with truth also the distance to the true centre and a verdict.
+
+    Args:
+        units: of positions, see `geometry.units`.
+    """
+    header = f"{'text':<26} {'found':<6} {'relevancy':>9}  {f'position [{units}]':<22}"
+    if truth:
+        header += f" {'to its centre':>13}  inside its box?"
+    lines = [header, "-" * len(header)]
     for outcome in outcomes:
         answer = outcome.answer
         position = "{:6.2f} {:6.2f} {:6.2f}".format(*answer.targets[0].position) if answer.found else "-"
-        error = f"{outcome.centre_error:.2f} m" if np.isfinite(outcome.centre_error) else "-"
-        verdict = _verdict(outcome) if truth else ""
         found = "yes" if answer.found else "no"
-        numbers = f"{answer.best_relevancy:>9.2f}  {position:<22} {error:>13}"
-        lines.append(f"{answer.text:<26} {found:<6} {numbers}  {verdict}".rstrip())
+        line = f"{answer.text:<26} {found:<6} {answer.best_relevancy:>9.2f}  {position:<22}"
+        if truth:
+            error = f"{outcome.centre_error:.2f} m" if np.isfinite(outcome.centre_error) else "-"
+            line += f" {error:>13}  {_verdict(outcome)}"
+        lines.append(line.rstrip())
         if answer.unknown_words:
             lines.append(f"  the encoder does not know: {', '.join(answer.unknown_words)}")
     return "\n".join(lines)

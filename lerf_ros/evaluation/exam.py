@@ -55,7 +55,7 @@ class Exam:
     def held_out(self) -> list[HeldOutView]:
         """Views half way between frames of the walk; together they show as many of the askable things as they can."""
         between = halfway(self.room.trajectory)
-        seen = [self._well_visible(pose) & set(self.room.askable) for pose in between]
+        seen = [self.well_visible(pose) & set(self.room.askable) for pose in between]
         chosen = cover(seen, self._views)
         return [self._held_out(between[index]) for index in chosen]
 
@@ -79,7 +79,8 @@ class Exam:
             query.part in inner for i in query.instance_ids for inner in self.room.things[i].nested.values()
         )
 
-    def _well_visible(self, T_world_camera: NDArray[np.float64]) -> set[int]:
+    def well_visible(self, T_world_camera: NDArray[np.float64]) -> set[int]:
+        """Instance ids of everything that the room's camera shows well (`WELL_VISIBLE`) from a pose (4, 4)."""
         small = self.room.camera.scaled(_LOOK_WIDTH / self.room.camera.width)
         ids, counts = np.unique(self.room.scene.masks(small, T_world_camera)[1], return_counts=True)
         return {int(i) for i, count in zip(ids, counts) if count >= WELL_VISIBLE * small.width * small.height}

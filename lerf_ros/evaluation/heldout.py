@@ -6,6 +6,7 @@ python -m lerf_ros.evaluation.heldout --data FOLDER --seconds 60 --preset base -
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,17 @@ from lerf_ros.world.source import FrameSource, is_held_out, open_source
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """Means over the held-out views: psnr in dB; depth_error: median |depth_z - measured| in metres."""
+    """Means over the held-out views: psnr in dB; depth_error: median |depth_z - measured| in metres, NaN where no view
+    has depth."""
 
     psnr: float
     depth_error: float
 
     def __str__(self) -> str:
-        return f"held-out PSNR {self.psnr:.2f} dB, median depth error {self.depth_error * 100:.1f} cm"
+        depth = "no depth to compare with"
+        if math.isfinite(self.depth_error):
+            depth = f"median depth error {self.depth_error * 100:.1f} cm"
+        return f"held-out PSNR {self.psnr:.2f} dB, {depth}"
 
 
 def evaluate_views(

@@ -55,9 +55,11 @@ class RunSettings:
 
     def fingerprint(self, variant: Variant) -> str:
         """Results with the same fingerprint are comparable and are not measured twice; the commit plays no part."""
+        config = self.config(variant).values()
+        del config["scene.units"]  # a label: no result depends on it
         values = {
             "exam": EXAM_VERSION,
-            "config": self.config(variant).values(),
+            "config": config,
             "variant": [variant.name, variant.methods, variant.frames.__qualname__, variant.mapper.__qualname__],
             "budget": asdict(self.budget * variant.budget),
             "run": [self.device, self.frames, self.width, self.height, self.views, self.stops],

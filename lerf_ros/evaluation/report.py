@@ -12,7 +12,7 @@ import numpy as np
 
 from lerf_ros.evaluation.records import RoomResult
 from lerf_ros.evaluation.statistics import precision_recall
-from lerf_ros.evaluation.summary import HEADLINES, METRICS, labels, summary
+from lerf_ros.evaluation.summary import HEADLINES, METRICS, ROOM_BAR, labels, summary
 
 _NAMES = {
     "localization_accuracy_3d": "localisation in 3D",
@@ -49,6 +49,7 @@ _PLAIN = {
     "memory_mb": "{:.0f} MB",
     "asking_seconds": "{:.2f} s",
 }
+_TITLES = {"default": "colour and depth", "no_depth": "colours alone"}  # of variants, in headers of tables
 _CURVES = 8  # labels in a plot
 
 
@@ -90,12 +91,15 @@ def markdown(values: Mapping[str, Any]) -> str:
         "Answers are judged without a threshold, unless said otherwise; wrong ones count as infinitely far off.",
         "",
     ]
-    header = ["", "questions", *methods]
+    titles = [_title(label) for label in methods]
+    header = ["", "questions", *titles]
     first = next(iter(methods.values()))
     rows = [
         [_NAMES[name], str(first[name]["queries"]), *(_estimate(name, m[name]) for m in methods.values())]
         for name in (*HEADLINES, *(name for name in METRICS if name not in HEADLINES))
     ]
+    rows.append(["worst room, localisation in 3D", "", *(_worst_room(m) for m in methods.values())])
+    rows.append([f"rooms below {100 * ROOM_BAR:.0f} %", "", *(_below_bar(m) for m in methods.values())])
     lines += _table(header, rows)
     rows = [
         [name.replace("_", " "), *(form.format(m[name]) for m in methods.values())] for name, form in _PLAIN.items()
@@ -108,7 +112,7 @@ def markdown(values: Mapping[str, Any]) -> str:
                 *(f"{own:.3f} ({other:.3f})" for own, other in pairs),
             ]
         )
-    lines += ["", "## Maps and means over rooms", "", *_table(["", *methods], rows)]
+    lines += ["", "## Maps and means over rooms", "", *_table(["", *titles], rows)]
     lines += ["", "## Accuracy against seconds of training (questions about whole things)", ""]
     for label, m in methods.items():
         points = ", ".join(f"{p['seconds']:.0f} s {100 * p['accuracy']['value']:.1f} %" for p in m["curve"])
@@ -173,6 +177,24 @@ def _save(path: Path, figure: Any, axis: Any, plt: Any) -> None:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(row) + " |" for row in cells]
+
+
+def _title(label: str) -> str:
+    """Of a column: "variant/method", and in words what the variant maps, where that is not in its name."""
+    variant = label.rpartition("/")[0]
+    return f"{label} ({_TITLES[variant]})" if variant in _TITLES else label
+
+
+def _worst_room(values: Mapping[str, Any]) -> str:
+    if values["worst_room"] is None:
+        return "-"
+    seed = values["worst_room"]
+    return f"{100 * values['room_accuracy'][str(seed)]:.1f} % (room {seed})"
+
+
+def _below_bar(values: Mapping[str, Any]) -> str:
+    below = values["rooms_below_bar"]
+    return f"{len(below)} of {len(values['room_accuracy'])}" + (f": {', '.join(map(str, below))}" if below else "")
 
 
 def _estimate(name: str, estimate: Mapping[str, float]) -> str:

@@ -17,6 +17,7 @@ from lerf_ros.evaluation.statistics import Estimate, auroc, average_precision, b
 Array = NDArray[np.float64]
 THINGS = ("object", "attribute")
 PRESENT = (*THINGS, "instances", "part")
+ROOM_BAR = 0.85  # localisation in 3D; rooms below it are counted and named
 HEADLINES = (
     "localization_accuracy_3d",
     "localization_accuracy_2d",
@@ -135,6 +136,7 @@ def figures(results: Sequence[RoomResult], variant: str, method: str) -> dict[st
         name: bootstrap([metric.rows(room, method) for room in rooms], metric.statistic)
         for name, metric in METRICS.items()
     }
+    values |= _single_rooms(rooms, method)
     scores = METRICS["existence_auroc"].rows
     rows = np.concatenate([scores(room, method) for room in rooms])
     present, absent = rows[rows[:, 1] == 1, 0], rows[rows[:, 1] == 0, 0]
@@ -168,6 +170,19 @@ def figures(results: Sequence[RoomResult], variant: str, method: str) -> dict[st
         for stops in zip(*(room.curve for room in rooms), strict=True)
     ]
     return values
+
+
+def _single_rooms(rooms: Sequence[RoomResult], method: str) -> dict[str, Any]:
+    """{"room_accuracy": seed -> localisation in 3D, "worst_room": its seed, "rooms_below_bar": seeds of the rooms below
+    `ROOM_BAR`}; rooms without a question about a thing are left out."""
+    metric = METRICS["localization_accuracy_3d"]
+    rows = {room.seed: metric.rows(room, method) for room in rooms}
+    accuracy = {seed: metric.statistic(values) for seed, values in sorted(rows.items()) if len(values)}
+    return {
+        "room_accuracy": {str(seed): value for seed, value in accuracy.items()},
+        "worst_room": min(accuracy, key=lambda seed: accuracy[seed], default=None),
+        "rooms_below_bar": [seed for seed, value in accuracy.items() if value < ROOM_BAR],
+    }
 
 
 def paired(results: Sequence[RoomResult], one: tuple[str, str], other: tuple[str, str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lerf_ros.field.encoding import HashGridConfig
 from lerf_ros.field.language import ScaleInput
+from lerf_ros.geometry.units import METRES, Units
 
 TUNABLE = ("keyframe.translation", "keyframe.rotation", "replay.recent")
 """Settings that may change in the midst of mapping."""
@@ -38,6 +39,7 @@ class SceneConfig:
     margin: float = 1.3  # of the automatic volume around what has been seen
     near: float = 0.15  # m along the ray
     far: float = 8.0  # m along the ray
+    units: Units = METRES  # of poses, and so of all lengths; maps of scenes without a scale: "scene units"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 
+from lerf_ros.geometry.units import NOT_METRES, SCENE_UNITS
 from lerf_ros.ros.consumer import PACE_PARAMETERS, Consumer
 from lerf_ros.ros.conversions import (
     camera_info_message,
@@ -26,7 +27,12 @@ from lerf_ros.world.source import is_held_out, open_source
 CAMERA_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("source", "room:1", "'room:SEED' or the folder of a recording", read=Read.START),
     Parameter(
-        "world_scale", 0.0, "m per scene unit of a nerfstudio folder; 0: NerfstudioFolder's", 0.0, 1e6, read=Read.START
+        "world_scale",
+        0.0,
+        "m per unit of a nerfstudio folder; 0: 1 with depth, else unknown (then set map.units of the mapping node)",
+        0.0,
+        1e6,
+        read=Read.START,
     ),
     Parameter(
         "pace",
@@ -100,6 +106,12 @@ class CameraNode(Node):
         self._consumer = Consumer(self, self._settings) if self._settings["pace"] == "consumed" else None
         self.create_timer(_POLL if self._consumer else self._period, self._advance)
         self.get_logger().info(f"{self._source.name}: {len(self._indices)} of {len(self._source)} frames to publish")
+        if self._depth is None:
+            self.get_logger().info("no depth is published: colours alone are mapped")
+        if self._source.units == SCENE_UNITS:
+            self.get_logger().warning(
+                f"{NOT_METRES}; the mapping node says so in its answers when its parameter map.units is '{SCENE_UNITS}'"
+            )
 
     def _broadcaster(self) -> Callable[[PoseStamped, str], None]:
         try:

@@ -16,6 +16,7 @@ from rclpy.qos import QoSProfile
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
+from lerf_ros.geometry.units import METRES, NOT_METRES
 from lerf_ros.msg import Status
 from lerf_ros.ros.answer_words import young_map_notes
 from lerf_ros.srv import LoadMap, Query, SaveMap
@@ -159,8 +160,10 @@ class LerfClient:
 
 
 def table(answers: Sequence[tuple[str, Query.Response]]) -> str:
-    """Answers as text, one line a target; below them, what the messages say about a young map."""
-    lines = [f"{'text':<28} {'relevancy':>9}  {'position (m)':<24} {'size (m)':<18} {'scale (m)':>9}"]
+    """Answers as text, one line a target; below them, what the messages say about a young map, and about units."""
+    in_metres = all(answer.units in (METRES, "") for _, answer in answers)  # empty: it was refused
+    unit = " (m)" if in_metres else ""
+    lines = [f"{'text':<28} {'relevancy':>9}  {f'position{unit}':<24} {f'size{unit}':<18} {f'scale{unit}':>9}"]
     for text, answer in answers:
         if not answer.targets:
             lines.append(f"{text:<28} {answer.best_relevancy:>9.2f}  {answer.message}")
@@ -169,6 +172,8 @@ def table(answers: Sequence[tuple[str, Query.Response]]) -> str:
             position, size = f"{p.x:7.2f} {p.y:7.2f} {p.z:7.2f}", f"{s.x:5.2f} {s.y:5.2f} {s.z:5.2f}"
             lines.append(f"{text:<28} {target.relevancy:>9.2f}  {position:<24} {size:<18} {target.scale:>9.2f}")
     lines += young_map_notes([answer.message for _, answer in answers if answer.targets])
+    if not in_metres:
+        lines.append(NOT_METRES)
     return "\n".join(lines)
 
 

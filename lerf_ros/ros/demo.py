@@ -19,6 +19,7 @@ from ament_index_python.packages import get_package_prefix
 from lerf_ros.evaluation.demo_report import is_as_promised, outcome_table, report_heldout, summary, write_pictures
 from lerf_ros.evaluation.localization import judge
 from lerf_ros.features.encoder import load_encoder
+from lerf_ros.geometry.units import METRES, NOT_METRES
 from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.msg import Status
@@ -26,7 +27,7 @@ from lerf_ros.query.targets import Answer
 from lerf_ros.ros.client import ClientError, LerfClient
 from lerf_ros.ros.messages import answer_from_response
 from lerf_ros.world.room import Room
-from lerf_ros.world.source import HELD_OUT_EVERY, open_source
+from lerf_ros.world.source import HELD_OUT_EVERY, FrameSource, open_source
 from lerf_ros.world.truth import TruthQuery
 
 DEFAULT_SEED = 2026
@@ -44,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = _Speaker()
     _prepare_environment()
     try:
-        source = open_source(options.source)
+        source = open_source(options.source, options.world_scale)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     room = source if isinstance(source, Room) else None
+    holdout = 0 if room else HELD_OUT_EVERY
     queries = [*room.present_queries(), *room.absent_queries()] if room else QUERIES_OF_A_RECORDING
     out = Path(options.out).resolve()
     here = Path.cwd().resolve()
@@ -59,13 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True)
 
     say(f"{source.name}: {len(source)} frames. To watch: ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']} rviz2")
+    for remark in remarks(source, holdout, options.depth == "on"):
+        print(remark)
     try:
-        answers = _map_and_ask(options, 0 if room else HELD_OUT_EVERY, [query.text for query in queries], out, say)
+        answers = _map_and_ask(options, source.units, holdout, [query.text for query in queries], out, say)
     except (ClientError, DemoError) as error:
         print(f"{error}\nThe logs of both nodes are in {out}", file=sys.stderr)
         return 1
     outcomes = [judge(query, answer) for query, answer in zip(queries, answers, strict=True)]
-    print(f"\n{outcome_table(outcomes, truth=room is not None)}\n")
+    print(f"\n{outcome_table(outcomes, truth=room is not None, units=source.units)}\n")
 
     say("drawing pictures from the saved map")
     online = OnlineMapper(PRESETS["cpu"], load_encoder(), "cpu")  # the map brings its own settings
@@ -86,14 +90,51 @@ class DemoError(RuntimeError):
     """A process ended before its work was done."""
 
 
+def remarks(source: FrameSource, holdout: int, with_depth: bool) -> list[str]:
+    """Sentences about what the map is made of: frames kept back, whether depth is used, and what lengths mean.
+
+    Args:
+        holdout: every n-th frame is not mapped; 0: all are.
+        with_depth: whether depth is used where the source has it.
+    """
+    found = []
+    if holdout:
+        kept_back = len(range(0, len(source), holdout))
+        found.append(
+            f"{kept_back} of the {len(source)} frames are kept back: the map's renderings are compared with them."
+        )
+    if not with_depth:
+        found.append("Depth is off: the room is mapped from colours alone, and its surfaces are less accurate.")
+    elif source[0].depth_z is None:
+        found.append("There is no depth: the scene is mapped from colours alone, and its surfaces are less accurate.")
+    if source.units != METRES:
+        found.append(f"{NOT_METRES[0].upper()}{NOT_METRES[1:]}.")
+    return found
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     data = os.environ.get("DATA", "")
     seed = os.environ.get("LERF_SEED") or str(DEFAULT_SEED)
     parser.add_argument("--source", default=data or f"room:{seed}", help="'room:SEED' or the folder of a recording")
+    parser.add_argument("--world-scale", type=float, help="metres per unit of a nerfstudio folder, where it is known")
+    parser.add_argument(
+        "--depth",
+        type=_switch,
+        default=os.environ.get("DEPTH") or "on",
+        metavar="{on,off}",
+        help="off: the camera publishes no depth, and colours alone are mapped; default: DEPTH, or on",
+    )
     parser.add_argument("--seconds", type=float, default=170.0, help="of mapping, from the first keyframe on")
     parser.add_argument("--out", default="demo_out", help="folder for pictures, the map and logs; it is emptied first")
     return parser.parse_args(arguments)
+
+
+def _switch(text: str) -> str:
+    """ "on" or "off". argparse applies a type, unlike `choices`, also to the default from the environment."""
+    if text.lower() not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"it is {text!r}, and can be on or off")
+    return text.lower()
 
 
 def _prepare_environment() -> None:
@@ -105,11 +146,15 @@ def _prepare_environment() -> None:
 
 
 def _map_and_ask(
-    options: argparse.Namespace, holdout: int, texts: Sequence[str], out: Path, say: _Speaker
+    options: argparse.Namespace, units: str, holdout: int, texts: Sequence[str], out: Path, say: _Speaker
 ) -> list[Answer]:
     """Maps and asks with both processes over real DDS; ends them again, whatever happens."""
-    node_parameters = ["autostart:=true", f"map.path:={out / 'map'}"]
+    node_parameters = ["autostart:=true", f"map.path:={out / 'map'}", f"map.units:={units}"]
     camera_parameters = [f"source:={options.source}", f"holdout:={holdout}"]
+    if options.world_scale is not None:
+        camera_parameters.append(f"world_scale:={options.world_scale}")
+    if options.depth == "off":
+        camera_parameters.append("depth_encoding:=none")
     camera_parameters += ["pace:=consumed", "rate:=30.0", "once:=true"]
     topics = [f"~/{topic}:=/camera/{topic}" for topic in ("image", "camera_info", "depth", "pose")]
     with (
@@ -126,6 +171,9 @@ def _map_and_ask(
     for response in responses:
         if not (response.success or response.unknown_words):
             raise DemoError(f"a question could not be answered: {response.message}")
+    known = [response for response in responses if response.success]
+    if known and all(response.best_relevancy == 0 for response in known):
+        print(known[0].message)  # the table alone would read as if nothing were there
     return [answer_from_response(text, response) for text, response in zip(texts, responses, strict=True)]
 
 

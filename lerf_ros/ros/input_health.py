@@ -71,6 +71,14 @@ class InputHealth:
         return "; ".join(problems)
 
     @property
+    def depth_unpublished(self) -> str:
+        """Topics of the depth inputs when none of them has a publisher or has had a message; empty otherwise."""
+        depth = [report for report in self.reports if report.name.rpartition("/")[2] == "depth"]
+        if any(report.publishers or report.received for report in depth):
+            return ""
+        return ", ".join(report.topic for report in depth)
+
+    @property
     def doubt(self) -> str:
         """What is wrong, although frames come; empty when nothing is known to be."""
         for report in self.reports:

@@ -91,7 +91,7 @@ class MapServices:
         self.last_query = request.text
         stamped = self._now()
         self._answers.publish(answer, stamped)
-        fill_response(response, answer, stamped)
+        fill_response(response, answer, stamped, worker.statistics.units)
         response.seconds = float(time.monotonic() - began)
         return response
 

@@ -10,9 +10,9 @@ import torch
 from lerf_ros.features.encoder import load_encoder
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.online import OnlineMapper
+from lerf_ros.query.warm_up import warm_up
 from lerf_ros.ros.declarations import Settings
 from lerf_ros.ros.parameters import mapper_config, preset_name, torch_device
-from lerf_ros.ros.rehearsal import rehearse
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class MapSetup:
         )
 
     def make(self) -> OnlineMapper:
-        """Loads the encoder, rehearses, makes the map. Takes seconds.
+        """Loads the encoder, compiles kernels on a small map (`warm_up`), makes the map. Takes seconds.
 
         Raises:
             EncoderError, MapFileError, OSError: what cannot be loaded, and what to do.
         """
         encoder = load_encoder(self.encoder_model, self.encoder_pretrained, self.device)
-        rehearse(self.config, encoder, self.device)
+        warm_up(self.config, encoder, self.device)
         online = OnlineMapper(self.config, encoder, self.device, self.seed)
         if self.path is not None:
             online.load(self.path)

@@ -14,6 +14,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import pose_from_quaternion, quaternion_from_pose
+from lerf_ros.geometry.units import METRES, NOT_METRES
 from lerf_ros.mapping.keyframes import KeyframePoses
 from lerf_ros.msg import Target as TargetMessage
 from lerf_ros.query.targets import Answer, Target
@@ -48,13 +49,20 @@ def target_message(target: Target, text: str, stamped: Header) -> TargetMessage:
     )
 
 
-def fill_response(response: Query.Response, answer: Answer, stamped: Header) -> Query.Response:
-    """Puts an answer into the response of ~/query; `seconds` is left to the caller."""
+def fill_response(response: Query.Response, answer: Answer, stamped: Header, units: str = METRES) -> Query.Response:
+    """Puts an answer into the response of ~/query; `seconds` is left to the caller.
+
+    Args:
+        units: of the map's lengths, see `geometry.units`.
+    """
+    response.units = str(units)
     response.found = bool(answer.found)
     response.targets = [target_message(target, answer.text, stamped) for target in answer.targets]
     response.unknown_words = [str(word) for word in answer.unknown_words]
     response.best_relevancy = float(answer.best_relevancy)
     response.success, response.message = answer_message(answer)
+    if answer.found and units != METRES:
+        response.message += f"; {NOT_METRES}"
     return response
 
 

@@ -13,6 +13,7 @@ import yaml
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from lerf_ros.geometry.poses import AXES, pose_from_quaternion
+from lerf_ros.geometry.units import METRES, SCENE_UNITS
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 from lerf_ros.query.options import QueryOptions
 from lerf_ros.ros.assembly import DEPTH_USES, AssemblyOptions
@@ -63,6 +64,12 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("dense.pretrained", "", "weights file for a timm ViT; empty: downloaded once"),
     Parameter("map.frame", "map", "frame of poses and targets, z up", read=Read.ACTIVATE),
+    Parameter(
+        "map.units",
+        METRES,
+        "of poses and depth, and so of all answers; scene units: the scale of the poses is unknown (COLMAP)",
+        choices=(METRES, SCENE_UNITS),
+    ),
     Parameter(
         "map.path", "lerf_map", "folder that save_map and load_map use when the request names none", read=Read.ALWAYS
     ),
@@ -336,7 +343,7 @@ def mapper_config(parameters: Settings, preset: str) -> MapperConfig:
     Raises:
         ParameterError: unknown name or unusable value in map.overrides.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"scene.units": parameters["map.units"]}
     if parameters["scene.radius"] > 0:
         values |= {"scene.center": parameters["scene.center"], "scene.radius": parameters["scene.radius"]}
     for name, setting in (

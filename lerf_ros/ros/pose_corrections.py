@@ -71,9 +71,10 @@ class PoseCorrections:
                 throttle_duration_sec=_REPEAT,
             )
         if correction.moved:
+            units = online.mapper.config.scene.units
             log.info(
-                f"{correction.moved} of {correction.keyframes} keyframes are moved, by {correction.translation:.3f} m "
-                f"and {np.degrees(correction.rotation):.1f} deg at most; ~/corrected_poses says nothing about "
+                f"{correction.moved} of {correction.keyframes} keyframes are moved, by {correction.translation:.3f} "
+                f"{units} and {np.degrees(correction.rotation):.1f} deg at most; ~/corrected_poses says nothing about "
                 f"{correction.keyframes - correction.matched}"
             )
 

@@ -61,6 +61,7 @@ def status_message(stamped: Header, snapshot: Snapshot) -> Status:
         keyframes=int(statistics.keyframes),
         keyframe_capacity=int(statistics.keyframe_capacity),
         pyramid_progress=float(statistics.pyramid_progress),
+        units=str(statistics.units),
         map_age=float(learning.age),
         map_unchanged=float(learning.unchanged),
         inputs=[input_message(report) for report in snapshot.health.reports],

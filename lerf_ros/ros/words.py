@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lerf_ros.geometry.units import NOT_METRES, SCENE_UNITS
 from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.snapshot import MUCH_OUTSIDE
 from lerf_ros.ros.worker import WorkerStatistics
@@ -58,4 +59,7 @@ def progress(health: InputHealth | None, statistics: WorkerStatistics, idle: boo
         return f"{doing}, but {health.doubt}"
     if health.frames_without_depth:
         return f"{doing}; {health.frames_without_depth} frames came without their depth"
-    return doing
+    remarks = [f"nobody publishes {topic}: colours alone are mapped"] if (topic := health.depth_unpublished) else []
+    if statistics.units == SCENE_UNITS:
+        remarks.append(NOT_METRES)
+    return "; ".join([doing, *remarks])

@@ -50,6 +50,7 @@ class WorkerStatistics:
     steps_skipped: int = 0  # their loss was not finite
     keyframes: int = 0
     keyframe_capacity: int = 0
+    units: str = ""  # of the map's lengths; empty: there is no map
     pyramid_progress: float = 0.0
     encoding: bool = False  # something waits to be encoded
     steps_since_news: int = 0  # a new keyframe or a correction
@@ -355,6 +356,7 @@ class MapWorker:
             steps=online.mapper.steps,
             keyframes=online.mapper.keyframes,
             keyframe_capacity=online.mapper.config.keyframe.capacity,
+            units=online.mapper.config.scene.units,
             outside_share=online.mapper.outside_share,
             pyramid_progress=online.pyramid_progress,
             encoding=online.encoding,

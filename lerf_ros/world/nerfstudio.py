@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.lens import Lens, Rectification
 from lerf_ros.geometry.poses import Pose, check_pose
+from lerf_ros.geometry.units import METRES, SCENE_UNITS, Units
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.world.lens import colmap_lens
 from lerf_ros.world.recordings import RecordingError
@@ -50,17 +51,19 @@ class NerfstudioFolder:
     camera of its own intrinsics and of one common size. Masks (`mask_path`) are not used; the log says so.
 
     The world is that of the file as it stands: `applied_transform` and `applied_scale` say how that came about and
-    change nothing here. COLMAP's reconstructions have no metre: lengths are in scene units then, and settings such
-    as `scene.far` or `keyframe.translation`, which are in metres, suit them only when `world_scale` makes them about
-    as large as the place is.
+    change nothing here. COLMAP's reconstructions have no metre: without depth and without `world_scale`, lengths are
+    in scene units, and settings such as `scene.far` or `keyframe.translation`, which are in metres, suit them only
+    when `world_scale` makes them about as large as the place is.
 
     Args:
-        world_scale: metres per scene unit; multiplies positions and depth. None: 1 with depth; without depth the
-            scale at which the largest coordinate of a camera, from the mean of all, is 1 m (as nerfstudio scales).
+        world_scale: metres per unit of the file; multiplies positions and depth. None: 1 with depth; without depth the
+            scale at which the largest coordinate of a camera, from the mean of all, is 1 (as nerfstudio scales); a
+            warning is logged.
 
     Attributes:
         file_names: paths of the pictures as the file has them, in the order of the frames.
-        world_scale: m per scene unit, as used.
+        world_scale: factor on positions and depth, as used.
+        units: "m" with depth or a given `world_scale`, else "scene units".
         distorted: whether distortion is removed, so that pixels of frames are not those of the pictures.
 
     Raises:
@@ -100,8 +103,17 @@ class NerfstudioFolder:
         self.camera = self._cameras[0]
 
         self._T_scene_opengl = [self._pose(f) for f in self._frames]
+        self.units: Units = METRES
         if world_scale is None:
-            world_scale = 1.0 if self.has_depth else nerfstudio_normalisation(self)[1]
+            world_scale = 1.0
+            if not self.has_depth:
+                self.units, world_scale = SCENE_UNITS, nerfstudio_normalisation(self)[1]
+                _LOG.warning(
+                    "%s has no depth and no known scale: positions are multiplied by %.4g, so that the largest camera "
+                    "coordinate is 1, and lengths are in scene units, not metres; world_scale gives metres",
+                    self._file,
+                    world_scale,
+                )
         if not (math.isfinite(world_scale) and world_scale > 0):
             raise RecordingError(f"world_scale must be a positive number of metres per scene unit, not {world_scale}")
         self.world_scale = world_scale
@@ -141,7 +153,7 @@ class NerfstudioFolder:
         return Frame(round(i * 1e9 / RATE_HZ), image, depth_z, camera, self.to_world(self._T_scene_opengl[i]))
 
     def to_world(self, T_scene_opengl: NDArray[np.float64]) -> Pose:
-        """T_world_camera (4, 4), optical axes and metres, of a pose as in the file."""
+        """T_world_camera (4, 4), optical axes, in `units`, of a pose as in the file."""
         T = T_scene_opengl @ _OPTICAL_FROM_OPENGL
         T[:3, 3] *= self.world_scale
         return check_pose(T)
@@ -155,7 +167,7 @@ class NerfstudioFolder:
         return image
 
     def _read_depth(self, i: int) -> NDArray[np.float32] | None:
-        """depth_z in m, of the picture's size, NaN where not measured; None: the frame has none."""
+        """depth_z in `units`, of the picture's size, NaN where not measured; None: the frame has none."""
         name = self._frames[i].get("depth_file_path")
         if name is None:
             return None

@@ -10,6 +10,7 @@ import numpy as np
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import check_pose
+from lerf_ros.geometry.units import METRES, Units
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.world.registration import Registration, estimate_registration
 
@@ -40,6 +41,8 @@ class RgbdFolder:
         RecordingError: folder, frames, intrinsics or poses are missing or damaged (on construction), or a picture is
             (when its frame is read).
     """
+
+    units: Units = METRES
 
     def __init__(self, path: str | Path) -> None:
         self._folder = Path(path)

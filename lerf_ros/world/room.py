@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.units import METRES, Units
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.world import queries
 from lerf_ros.world.kinds.catalogue import TRAINING_SEEDS
@@ -38,6 +39,7 @@ class Room:
     """
 
     rate_hz = 5.0
+    units: Units = METRES
 
     def __init__(
         self, seed: int, width: int = 640, height: int = 480, frames: int = 80, split: str = "evaluation"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lerf_ros.geometry.camera import Camera
+from lerf_ros.geometry.units import Units
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.world.nerfstudio import TRANSFORMS, NerfstudioFolder
 from lerf_ros.world.recordings import RgbdFolder
@@ -15,11 +16,16 @@ HELD_OUT_EVERY = 8
 
 
 class FrameSource(Protocol):
-    """A finite, ordered stream of posed frames from one camera."""
+    """A finite, ordered stream of posed frames from one camera.
+
+    Attributes:
+        units: of positions and depth: "m", or "scene units" where the scale is unknown.
+    """
 
     name: str
     camera: Camera
     rate_hz: float
+    units: Units
 
     def __len__(self) -> int: ...
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lerf_ros.evaluation import collect as collect_module
 from lerf_ros.evaluation import command, records
 from lerf_ros.evaluation.ablations import VARIANTS
 from lerf_ros.evaluation.collect import DONE, Job, Progress, Task, collect, pending, run_file
@@ -127,7 +128,7 @@ def test_progress_says_how_far_it_is():
     for _ in range(2):
         progress.hear(DONE)
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 2 and "##########          ] 2 of 4 rooms, about" in lines[1]
+    assert len(lines) == 2 and "##########          ] 2 of 4 maps, about" in lines[1]
 
 
 def test_the_command_asks_what_is_missing_and_reports(tmp_path, variants, monkeypatch, capsys):
@@ -215,3 +216,45 @@ def ended(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def test_depth_and_colours_alone_are_compared_unless_variants_are_named(tmp_path, monkeypatch, capsys):
+    def instead(tasks, job):
+        for task in tasks:
+            for name in task.variants:
+                records.append(job.results, result_of(task.seed, name, job.settings))
+
+    monkeypatch.setattr(command, "collect", instead)
+    monkeypatch.setattr(command.records, "encoder_hash", lambda encoder: HASH)
+    arguments = ["--device", "cpu", "--preset", "cpu", "--steps", "10", "--seeds", "4,6-7", "--out", str(tmp_path)]
+    assert command.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "default/field (colour and depth) | no_depth/field (colours alone)" in said
+    assert "| worst room, localisation in 3D |  | 0.0 % (room 7) | 0.0 % (room 7) |" in said
+    assert "| rooms below 85 % |  | 1 of 3: 7 | 1 of 3: 7 |" in said
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["paired"]["default/field - no_depth/field"]["rooms"] == 3
+    assert summary["methods"]["no_depth/field"]["room_accuracy"] == {"4": 1.0, "6": 1.0, "7": 0.0}
+    for name in ("median_error_m", "existence_auroc"):
+        assert name in summary["methods"]["no_depth/field"] and name in summary["methods"]["default/field"]
+
+
+def test_kernels_are_compiled_once_for_each_variant_before_its_first_room(monkeypatch, tmp_path):
+    calls = []
+
+    def compile_kernels(config, encoder, device, depth):
+        calls.append(("compiled", depth))
+
+    def evaluate_room(exam, variant, *_):
+        calls.append((exam.room.seed, variant.name))
+        return result_of(exam.room.seed, variant.name)
+
+    monkeypatch.setattr(collect_module, "_WARM", set())
+    monkeypatch.setattr(collect_module, "warm_up", compile_kernels)
+    monkeypatch.setattr(collect_module, "evaluate_room", evaluate_room)
+    settings = replace(SETTINGS, width=64, height=48, frames=2, views=1)
+    job = Job(settings, ("mini", ""), run_file(tmp_path))
+    for seed in (5, 6):
+        collect_module.evaluate(Task(seed, ("default", "no_depth")), job, lambda text: None)
+    names = [call[0] for call in calls]
+    assert names == ["compiled", 5, "compiled", 5, 6, 6] and [calls[0][1], calls[2][1]] == [True, False]

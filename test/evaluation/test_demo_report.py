@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 from lerf_ros.evaluation.demo_report import is_as_promised, outcome_table, summary, upright, write_pictures
+from lerf_ros.evaluation.heldout import HeldOutResult
 from lerf_ros.evaluation.localization import Outcome, judge
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.query.targets import Answer
@@ -33,7 +35,19 @@ def test_table_names_unknown_words_and_keeps_verdicts_to_where_there_is_truth():
     outcomes = [judge(TruthQuery("a zeppelin"), Answer("a zeppelin", (), 0.0, ("zeppelin",)))]
     with_truth, without = outcome_table(outcomes, truth=True), outcome_table(outcomes, truth=False)
     assert "does not know: zeppelin" in with_truth and "rightly not found" in with_truth
-    assert "rightly" not in without
+    assert "rightly" not in without and "box" not in without
+
+
+def test_table_has_the_unit_of_its_positions():
+    outcomes = outcomes_of(1, 0, 0, 0, 0)
+    assert "position [m]" in outcome_table(outcomes, truth=True)
+    table = outcome_table(outcomes, truth=False, units="scene units")
+    assert "position [scene units]" in table and "[m]" not in table and " m" not in table
+
+
+def test_held_out_views_without_depth_have_no_depth_error():
+    assert str(HeldOutResult(20.0, 0.012)) == "held-out PSNR 20.00 dB, median depth error 1.2 cm"
+    assert str(HeldOutResult(20.0, math.nan)) == "held-out PSNR 20.00 dB, no depth to compare with"
 
 
 def outcomes_of(right, elsewhere, not_found, rejected, wrongly_found):

@@ -47,6 +47,20 @@ def test_a_loaded_map_renders_the_same_and_trains_on(box, saved):
     assert other.add_frame(box.walk(10)[7]).slot == 4
 
 
+def test_units_are_those_of_the_map_and_metres_where_it_does_not_say(box, tmp_path):
+    mapper = Mapper(box.config.override({"scene.units": "scene units"}), box.camera, 0, "cpu")
+    mapper.add_frame(box.walk(10)[0])
+    mapper.save(tmp_path / "map")
+    other = Mapper(box.config, None, 0, "cpu")
+    other.load(tmp_path / "map")
+    assert other.config.scene.units == "scene units"
+    index = json.loads((tmp_path / "map" / "map.json").read_text())
+    del index["config"]["scene.units"]  # as maps of before
+    (tmp_path / "map" / "map.json").write_text(json.dumps(index))
+    other.load(tmp_path / "map")
+    assert other.config.scene.units == "m"
+
+
 def test_saving_replaces_an_older_map_and_leaves_nothing_else(box, saved, tmp_path):
     mapper, _ = saved
     path = tmp_path / "map"

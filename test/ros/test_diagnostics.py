@@ -194,6 +194,11 @@ def test_what_is_waited_for_and_what_could_be_better():
     assert words.waits_for(good, some, drops) == "" and words.progress(good, some, False) == "mapping"
     assert words.waits_for(broken, some, []) == "no message on /camera/image for 9 s"  # the camera was unplugged
     assert words.progress(InputHealth((IMAGE, depth)), some, False) == "mapping, but its type is Mist"
+    silent = replace(depth, topic="/camera/depth", publishers=0, received=0)
+    alone = "mapping; nobody publishes /camera/depth: colours alone are mapped"
+    assert words.progress(InputHealth((IMAGE, silent)), some, False) == alone
+    assert words.progress(InputHealth((IMAGE, replace(silent, received=5))), some, False) == "mapping"
+    assert "not metres" in words.progress(good, replace(some, units="scene units"), False)
     assert words.waits_for(InputHealth((IMAGE, depth)), some, []) == ""
     assert "9 messages of /camera/image were lost" in words.progress(
         InputHealth((replace(IMAGE, lost=9),)), some, False

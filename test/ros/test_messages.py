@@ -17,6 +17,7 @@ from visualization_msgs.msg import Marker
 from lerf_ros.mapping.surface import MapState
 from lerf_ros.query.targets import Answer, Target
 from lerf_ros.ros import messages as m
+from lerf_ros.ros.client import table
 from lerf_ros.ros.conversions import header
 from lerf_ros.ros.drops import DropCounter, DropReason
 from lerf_ros.ros.input_health import InputHealth, InputReport  # noqa: E402
@@ -93,6 +94,16 @@ def test_a_map_without_any_surface_point_cannot_answer():
     response = m.fill_response(Query.Response(), Answer("a zebra", (), 0.0, map_state=empty), STAMPED)
     assert not response.success and not response.found and "not found" not in response.message
     assert "the map is young: after 3 training steps on 1 keyframe its geometry" in response.message
+
+
+def test_an_answer_says_its_units():
+    assert m.fill_response(Query.Response(), FOUND, STAMPED).units == "m"
+    response = m.fill_response(Query.Response(), FOUND, STAMPED, "scene units")
+    assert response.units == "scene units" and "scene units, not metres" in response.message
+    assert "(m)" not in table([(FOUND.text, response)]) and "not metres" in table([(FOUND.text, response)])
+    response = m.fill_response(Query.Response(), FOUND, STAMPED, "m")
+    assert "units" not in response.message
+    assert "position (m)" in table([(FOUND.text, response), ("refused", Query.Response(message="wait"))])
 
 
 def test_unknown_words_are_named():

@@ -27,7 +27,7 @@ class FakeMap:
     encoding = False
 
     def __init__(self):
-        config = SimpleNamespace(keyframe=SimpleNamespace(capacity=9))
+        config = SimpleNamespace(keyframe=SimpleNamespace(capacity=9), scene=SimpleNamespace(units="m"))
         self.mapper = SimpleNamespace(
             steps=0, keyframes=0, config=config, outside_share=0.0, surface_age=0.0, steps_since_news=0
         )

@@ -67,6 +67,21 @@ def test_round_trip(exported):
         np.testing.assert_allclose(have.depth_z, want.depth_z, atol=0.0005 + 1e-6)
 
 
+def test_without_depth_and_scale_lengths_are_in_scene_units(exported, tmp_path, caplog):
+    assert exported.source.units == exported.room.units == "m"
+    write_nerfstudio(exported.room, tmp_path, depth=False)
+    assert not caplog.records
+    source = open_source(str(tmp_path))
+    assert source.units == "scene units" and "scene units, not metres" in caplog.text
+    largest = max(np.abs(source[i].T_world_camera[:3, 3] - mean_centre(source)).max() for i in range(len(source)))
+    assert largest == pytest.approx(1.0, rel=0.5)  # exactly so once the cameras' mean up direction is turned into z
+    assert open_source(str(tmp_path), world_scale=1.0).units == "m"
+
+
+def mean_centre(source):
+    return np.mean([source[i].T_world_camera[:3, 3] for i in range(len(source))], axis=0)
+
+
 def test_points_project_as_the_file_says(exported):
     """OpenCV with what the file says, in its convention of pixel centres, against our camera and pose."""
     meta = json.loads((exported.folder / "transforms.json").read_text())

@@ -1,6 +1,4 @@
-"""Everything that a map does, once, before it matters: what is compiled is compiled when it is first called.
-
-Knows no ROS."""
+"""Warm-up: does all that a map does, once and on a small map, since kernels are compiled when they are first called."""
 
 from __future__ import annotations
 
@@ -48,20 +46,22 @@ class _Extent(NamedTuple):
 _EXTENTS = {"cuda": _Extent(8, 2000, 4, 1500, 2), "cpu": _Extent(1, 100, 1, 20, 16)}
 
 
-def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> None:
+def warm_up(config: MapperConfig, encoder: Encoder, device: torch.device, depth: bool = True) -> None:
     """Maps two frames of noise with the settings of the map to come, and forgets them. On a GPU the first keyframe then
     does not wait for ten seconds of compilation. On a CPU that takes a second or two, once after an installation, but
     holds Python's global lock, and with it every callback of the node. Takes the device memory of a small map while it
     runs.
 
     Args:
+        config: of the map to come.
         encoder: on the device.
+        depth: whether the frames to come have depth: maps of colours alone use other kernels.
     """
     encoder.rehearse()
     extent = _EXTENTS[device.type]
     settings = _SETTINGS if device.type == "cuda" else _SETTINGS | _CPU_SETTINGS
     online = OnlineMapper(config.override(settings), encoder, device)
-    for frame in _noise():
+    for frame in _noise(depth):
         online.ingest(frame)
         for _ in range(extent.steps):
             online.mapper.step()
@@ -79,9 +79,9 @@ def rehearse(config: MapperConfig, encoder: Encoder, device: torch.device) -> No
         torch.cuda.empty_cache()
 
 
-def _noise() -> list[Frame]:
-    """Two frames of which one half shows a wall two metres away, the other nothing: whatever is said to be there, they
-    do not deny."""
+def _noise(depth: bool) -> list[Frame]:
+    """Two frames of noise. With depth, one half shows a wall two metres away and the other nothing, so that they do
+    not contradict any surface."""
     rng = np.random.default_rng(0)
     frames = []
     for number in range(2):
@@ -90,5 +90,5 @@ def _noise() -> list[Frame]:
         pose[0, 3] = 0.5 * number
         depth_z = np.full(image.shape[:2], 2.0, np.float32)
         depth_z[:, : _CAMERA.width // 2] = np.nan
-        frames.append(Frame(number, image, depth_z, _CAMERA, pose))
+        frames.append(Frame(number, image, depth_z if depth else None, _CAMERA, pose))
     return frames
