@@ -18,8 +18,8 @@ NO_EVIDENCE = 1.0  # cost where no source view covers a plane: that of windows w
 
 
 def plane_projections(K_reference: Tensor, K_sources: Tensor, T_sources_reference: Tensor) -> Tensor:
-    """Projections of the reference's pixels into source views: the pixel (u, v) at inverse depth q is seen at the
-    homogeneous pixel ``H @ (u, v, 1, q)``.
+    """Projections of a reference's pixels into source views: ``H @ (u, v, 1, q) = z_source q (u_source, v_source, 1)``
+    for the pixel (u, v) with inverse depth q, so that also ``q_source = q / (H @ (u, v, 1, q))[2]``.
 
     Args:
         K_reference: (3, 3) px.

@@ -23,7 +23,7 @@ def _bilinear(image, x, y, inside, height, width):
     return top * (1 - b) + bottom * b
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_row", "rows", "height", "width"])
 def _match(
     reference,
     sources,
@@ -82,23 +82,23 @@ def _match(
     tl.store(costs + (view.to(tl.int64) * rows * width + pixel) * D + plane, cost, mask=exists)
 
 
-@triton.jit
-def _better_half(costs, out, count, no_evidence, V: tl.constexpr, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["views", "count"])
+def _better_half(costs, out, views, count, no_evidence, BLOCK: tl.constexpr):
     """costs (V, N) -> out (N,): mean of the lower half (rounded up) of those that are not NaN."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < count
     known = tl.zeros([BLOCK], tl.int32)
-    for v in tl.static_range(V):
+    for v in range(views):
         cost = tl.load(costs + v * count + i, mask=mask, other=0.0)
         known += (cost == cost).to(tl.int32)
     taken = (known + 1) // 2
     total = tl.zeros([BLOCK], tl.float32)
-    for v in tl.static_range(V):
+    for v in range(views):
         cost = tl.load(costs + v * count + i, mask=mask, other=0.0)
         rank = tl.zeros([BLOCK], tl.int32)
-        for w in tl.static_range(V):
+        for w in range(views):
             other = tl.load(costs + w * count + i, mask=mask, other=0.0)
-            is_before = (other <= cost) if w < v else (other < cost)
+            is_before = (other < cost) | ((other == cost) & (w < v))
             rank += is_before.to(tl.int32)
         total += tl.where((cost == cost) & (rank < taken), cost, 0.0)
     mean = tl.where(taken > 0, total / tl.maximum(taken, 1), no_evidence)
@@ -143,5 +143,5 @@ def plane_sweep_triton(
                 enable_fp_fusion=True,
             )
             band = out[first : first + of_band]
-            _better_half[(triton.cdiv(band.numel(), 1024),)](costs, band, pixels * D, no_evidence, V=V, BLOCK=1024)
+            _better_half[(triton.cdiv(band.numel(), 1024),)](costs, band, V, pixels * D, no_evidence, BLOCK=1024)
     return out

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.host import on_device
-from lerf_ros.keyframes.stereo import WITNESSES, InverseDepths, confirmed, enlarged, match
+from lerf_ros.keyframes.plane_sweep import plane_projections
+from lerf_ros.keyframes.stereo import WITNESSES, confirmed, enlarged, match, plane_spacing
 from lerf_ros.keyframes.view_selection import BEST_ANGLE, source_scores
 from lerf_ros.mapping.config import DepthConfig, KeyframeConfig
 from lerf_ros.mapping.frame import Frame
@@ -63,7 +64,7 @@ class StereoDepth:
         w, views = self._camera.width, K + config.between
         self._greys = torch.zeros(views, h, w, dtype=torch.uint8, device=device)
         self._inverse_depths = torch.full((K, h, w), torch.nan, device=device)
-        self._spacings = torch.zeros(K, device=device)
+        self._spacings = np.zeros(K)
         self._poses = np.tile(np.eye(4), (views, 1, 1))
         self._known = np.zeros(views, bool)  # views that there are
         self._depths = np.full(K, np.nan)  # m, about how far away is what a keyframe shows
@@ -139,10 +140,12 @@ class StereoDepth:
     def _match(self, slot: int) -> None:
         best = np.argsort(-self._scores[slot], kind="stable")[: self._config.sources]
         sources = best[self._scores[slot, best] > _LEAST_SCORE]
-        K, T = self._geometry(slot, sources)
+        projections = self._projections(slot, sources)
+        spacing = plane_spacing(projections, *self._greys.shape[1:])
         reference, others = self._greys[slot].float() / 255, self._greys[sources].float() / 255
-        found = match(reference, others, K, K.expand(len(sources), 3, 3), T, self._config.planes)
-        self._inverse_depths[slot], self._spacings[slot] = found
+        projections = on_device(projections.float(), reference.device)
+        self._inverse_depths[slot] = match(reference, others, projections, spacing, self._config.planes)
+        self._spacings[slot] = spacing
         self._has_inverse_depth[slot] = self._is_matched[slot] = True
         self._matched_with[slot] = False
         self._matched_with[slot, sources] = True
@@ -162,7 +165,7 @@ class StereoDepth:
         self._depths[slot] = np.nan
         if missing < 1:  # a depth camera measured, or the map was loaded
             small = F.interpolate(depth_z[None, None], size=self._greys.shape[1:], mode="nearest-exact")[0, 0]
-            self._inverse_depths[slot], self._spacings[slot] = 1 / small, 0.0
+            self._inverse_depths[slot], self._spacings[slot] = 1 / small, 0.0  # as if without noise
             self._depths[slot] = float(depth_z.nanmedian())
 
     def _replace_view(self, view: int, T_world_camera: Pose) -> None:
@@ -224,10 +227,16 @@ class StereoDepth:
         if not self._is_matched[slot] or len(others) < WITNESSES:
             return False
         store = self._store
-        K, T = self._geometry(slot, np.array(others))
-        own = InverseDepths(self._inverse_depths[slot], self._spacings[slot])
-        theirs = InverseDepths(self._inverse_depths[others], self._spacings[others])
-        found = confirmed(own, theirs, K, K.expand(len(others), 3, 3), T)
+        device = self._greys.device
+        to_others, from_others = self._projections(slot, np.array(others)), self._projections(np.array(others), slot)
+        found = confirmed(
+            self._inverse_depths[slot],
+            float(self._spacings[slot]),
+            self._inverse_depths[others],
+            on_device(self._spacings[others].astype(np.float32), device),
+            on_device(to_others.float(), device),
+            on_device(from_others.float(), device),
+        )
         size = store.camera.height, store.camera.width
         q = enlarged(found.inverse_depth, *size)
         sigma = F.interpolate(found.variance[None, None], size=size, mode="nearest-exact")[0, 0].sqrt()
@@ -237,10 +246,10 @@ class StereoDepth:
             self._rate(np.array([slot]))
         return store.write_stereo(slot, store.generations[slot], depth_z, sigma * depth_z.square())
 
-    def _geometry(self, slot: int, others: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """K (3, 3) of all views and T_others_slot (V, 4, 4), on the device."""
-        T = np.linalg.inv(self._poses[others]) @ self._poses[slot]
-        return on_device(self._camera.matrix(), self._greys.device), on_device(T, self._greys.device)
+    def _projections(self, views: int | NDArray[np.int64], others: int | NDArray[np.int64]) -> Tensor:
+        """(V, 3, 4) of `plane_projections` from one view to V others, or from V views to another one; on the host."""
+        K, T = self._camera.matrix(), np.linalg.inv(self._poses[others]) @ self._poses[views]
+        return plane_projections(K, K[None], torch.from_numpy(T))
 
 
 def stereo_bytes(config: DepthConfig, store: KeyframeStore) -> int:

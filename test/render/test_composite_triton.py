@@ -122,13 +122,13 @@ def test_finite_differences():
     sign; float32 leaves about 1e-3."""
     from lerf_ros.render.composite_triton import composite_triton
 
-    sigmas, colours, t_edges, t_measured = rays(6, seed=4)
+    sigmas, colours, *of_rays = rays(6, seed=4)
     generator = torch.Generator().manual_seed(7)
     sigmas = 0.1 + torch.rand(sigmas.shape, generator=generator).to(DEVICE)
     weights, step = output_weights(OUTPUTS), 3e-3
 
     def loss(sigmas, colours):
-        result = composite_triton(sigmas, colours, t_edges, t_measured, FAR)
+        result = composite_triton(sigmas, colours, *of_rays, FAR)
         return sum((getattr(result, name) * weight.to(DEVICE)).double().sum() for name, weight in weights.items())
 
     for _ in range(3):
