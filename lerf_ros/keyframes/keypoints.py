@@ -1,0 +1,56 @@
+"""SIFT keypoints of an image (Lowe, IJCV 2004)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_KEYPOINTS = 1000  # per image, those with the highest contrast: bounds memory and the time of matching
+CONTRAST_THRESHOLD = 0.01  # a quarter of OpenCV's 0.04: weak texture of walls and floors gives keypoints, too
+_UPSCALING_SHIFT = 0.25  # px: OpenCV doubles the image about pixel edges but halves coordinates about pixel centres
+
+
+class Keypoints(NamedTuple):
+    """Keypoints of one image.
+
+    Attributes:
+        uv: (M, 2) float64, pixels (column, row), the centre of the top-left pixel is (0, 0).
+        size: (M,) float64, diameter of the described neighbourhood, pixels.
+        descriptors: (M, 128) uint8, SIFT descriptors.
+    """
+
+    uv: NDArray[np.float64]
+    size: NDArray[np.float64]
+    descriptors: NDArray[np.uint8]
+
+
+def detect_keypoints(image: NDArray[np.uint8], max_keypoints: int = MAX_KEYPOINTS) -> Keypoints:
+    """Detect and describe SIFT keypoints.
+
+    A textureless image has none.
+
+    Args:
+        image: (H, W, 3) RGB or (H, W) grey.
+        max_keypoints: of the image, those with the highest contrast are kept.
+    """
+    grey = image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    sift = cv2.SIFT_create(nfeatures=max_keypoints, contrastThreshold=CONTRAST_THRESHOLD)
+    found, descriptors = sift.detectAndCompute(np.ascontiguousarray(grey), None)
+    if descriptors is None or len(found) == 0:
+        return Keypoints(np.empty((0, 2)), np.empty(0), np.empty((0, 128), np.uint8))
+    # OpenCV keeps all keypoints that tie with the last one.
+    found, descriptors = found[:max_keypoints], descriptors[:max_keypoints]
+    uv = np.array([keypoint.pt for keypoint in found], np.float64) - _UPSCALING_SHIFT
+    size = np.array([keypoint.size for keypoint in found], np.float64)
+    return Keypoints(uv, size, np.clip(descriptors, 0, 255).astype(np.uint8))
+
+
+def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Unit-norm RootSIFT descriptors (M, 128): their dot product is the Hellinger kernel of the SIFT histograms
+    (Arandjelovic and Zisserman, CVPR 2012)."""
+    values = np.sqrt(descriptors.astype(np.float32))
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.maximum(norms, np.finfo(np.float32).tiny)
