@@ -18,7 +18,10 @@ from lerf_ros.geometry.poses import Pose
 
 NEAREST = 0.2  # m: no surface is closer to a camera
 CAUCHY_SCALE = 2.385  # standard deviations, at which the Cauchy loss is 95 % efficient (Holland and Welsch 1977)
-_ANNEALED_NOISE_PX = (16.0, 8.0, 4.0, 2.0, 1.0, 1.0)  # halved from what a pose's error of degrees causes to SIFT's noise
+CHI2_99 = 6.635  # 99 % quantile, one degree of freedom: errors across epipolar lines
+SAMPLE_SIZE = 4  # correspondences of a hypothesis, beside the prior
+HYPOTHESES = 64  # 98 % sure that one has no wrong correspondence where half of all are wrong: 1 - (1 - 0.5^4)^64
+_SAMPLE_STEPS, _REFINING_STEPS = 2, 3  # Gauss-Newton, of degrees to below the noise
 _MIN_Z = 1e-3  # of p_a = 1, avoids a division by zero for points beside camera b
 
 
@@ -43,63 +46,105 @@ def bearings(uv: NDArray[np.float64], intrinsics: NDArray[np.float64]) -> NDArra
     return np.concatenate([xy, np.ones_like(xy[:, :1])], axis=1)
 
 
-def segment_errors(T_b_a: Pose, p_a: NDArray[np.float64], p_b: NDArray[np.float64]) -> SegmentErrors:
-    """Offsets of bearings p_b (M, 3) from the epipolar segments of p_a (M, 3)."""
-    R, t = T_b_a[:3, :3], T_b_a[:3, 3]
-    q, xy = p_a @ R.T, p_b[:, :2]
-    slope, offset = t[:2] - xy * t[2], q[:, :2] - xy * q[:, 2:]  # (offset + rho slope) / z is the error
-    curvature = (slope**2).sum(axis=1)
-    rho = -(slope * offset).sum(axis=1) / np.maximum(curvature, np.finfo(np.float64).tiny)
+class _SegmentPoint(NamedTuple):
+    """The point of each epipolar segment that is nearest to its correspondence.
+
+    Attributes, of (..., M) correspondences:
+        q: bearings of a in the axes of b (..., 3); rho: inverse depths in a, 1/m; inside: whether rho is within the
+        segment; z: of the point in b, where it is 1 in a; projection: into b (..., 2), normalised image plane.
+    """
+
+    q: NDArray[np.float64]
+    rho: NDArray[np.float64]
+    inside: NDArray[np.bool_]
+    z: NDArray[np.float64]
+    projection: NDArray[np.float64]
+
+
+def _nearest_on_segment(
+    T_b_a: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
+) -> _SegmentPoint:
+    R, t, xy = T_b_a[..., :3, :3], T_b_a[..., None, :3, 3], p_b[..., :2]
+    q = p_a @ np.swapaxes(R, -1, -2)
+    # The error is (offset + rho slope) / z.
+    slope, offset = t[..., :2] - xy * t[..., 2:], q[..., :2] - xy * q[..., 2:]
+    rho = -(slope * offset).sum(axis=-1) / np.maximum((slope**2).sum(axis=-1), np.finfo(np.float64).tiny)
     inside = (rho > 0.0) & (rho < 1.0 / NEAREST)
     rho = np.clip(rho, 0.0, 1.0 / NEAREST)
-    z = np.maximum(q[:, 2] + rho * t[2], _MIN_Z)
-    projected = (q[:, :2] + rho[:, None] * t[:2]) / z[:, None]
-    error = projected - xy
+    z = np.maximum(q[..., 2] + rho * t[..., 2], _MIN_Z)
+    return _SegmentPoint(q, rho, inside, z, (q[..., :2] + rho[..., None] * t[..., :2]) / z[..., None])
 
-    along = (t[:2] - projected * t[2]) / z[:, None]
-    norm = np.linalg.norm(along, axis=1, keepdims=True)
+
+def segment_distances(
+    T_b_a: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Distances (..., M) of bearings p_b (..., M, 3) from the epipolar segments of p_a (..., M, 3), in the normalised image
+    plane; T_b_a (..., 4, 4)."""
+    return np.linalg.norm(_nearest_on_segment(T_b_a, p_a, p_b).projection - p_b[..., :2], axis=-1)
+
+
+def segment_errors(
+    T_b_a: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
+) -> SegmentErrors:
+    """Offsets of bearings p_b (..., M, 3) from the epipolar segments of p_a (..., M, 3); T_b_a (..., 4, 4)."""
+    point, t = _nearest_on_segment(T_b_a, p_a, p_b), T_b_a[..., None, :3, 3]
+    along = t[..., :2] - point.projection * t[..., 2:]
+    norm = np.linalg.norm(along, axis=-1, keepdims=True)
     along = np.where(norm > 0.0, along / np.maximum(norm, np.finfo(np.float64).tiny), [1.0, 0.0])
-    # Rows: across the segment; along it, which the inverse depth takes up within the segment.
-    axes = np.stack([np.stack([-along[:, 1], along[:, 0]], axis=1), along * ~inside[:, None]], axis=1)
-    # (M, 2, 3) axes @ d(projected) / d(point)
-    of_point = np.concatenate([axes, -(axes @ projected[:, :, None])], axis=2) / z[:, None, None]
-    jacobian = np.concatenate([rho[:, None, None] * of_point, np.cross(q[:, None], of_point)], axis=2)
-    return SegmentErrors((axes @ error[:, :, None])[..., 0], jacobian)
+    # Rows: across the segment; along it, where the inverse depth does not take the error up.
+    across = np.stack([-along[..., 1], along[..., 0]], axis=-1)
+    axes = np.stack([across, along * ~point.inside[..., None]], axis=-2)
+    of_point = np.concatenate([axes, -(axes @ point.projection[..., None])], axis=-1) / point.z[..., None, None]
+    jacobian = np.concatenate(
+        [point.rho[..., None, None] * of_point, np.cross(point.q[..., None, :], of_point)], axis=-1
+    )
+    return SegmentErrors((axes @ (point.projection - p_b[..., :2])[..., None])[..., 0], jacobian)
 
 
-def perturbed(T_b_a: Pose, step: NDArray[np.float64]) -> Pose:
-    """``T_b_a`` after the perturbation (v, w) (6,)."""
+def perturbed(T_b_a: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``T_b_a`` (..., 4, 4) after the perturbation (v, w) (..., 6)."""
     pose = T_b_a.copy()
-    pose[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ T_b_a[:3, :3]
-    pose[:3, 3] += step[:3]
+    turn = Rotation.from_rotvec(step[..., 3:].reshape(-1, 3)).as_matrix().reshape(*step.shape[:-1], 3, 3)
+    pose[..., :3, :3] = turn @ T_b_a[..., :3, :3]
+    pose[..., :3, 3] += step[..., :3]
     return pose
 
 
 def refine_relative_pose(
-    T_b_a: Pose, prior: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64], focal: float
+    T_b_a: Pose, prior: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64], noise: float
 ) -> RelativePose:
     """Robust relative pose from correspondences of which a part is wrong.
 
-    Minimises the Cauchy loss of the errors plus the prior by Gauss-Newton steps with reweighting; the assumed noise falls
-    from step to step (graduated non-convexity: Blake and Zisserman 1987), so that the start need not be within a pixel.
-    Unlike a minimal solver with RANSAC it needs no baseline: what the correspondences leave open, the prior holds.
+    MSAC (Torr and Zisserman 2000) whose hypotheses are not minimal solutions, but the poses nearest to the given one that
+    a few random correspondences allow: what these leave open, the prior holds. So it needs no baseline, and the pan of a
+    camera that moves sideways, which images hardly tell from the depth, does not follow a group of wrong
+    correspondences. The best hypothesis is refined by Gauss-Newton steps with the Geman-McClure loss.
 
     Args:
         T_b_a: what the given poses say.
         prior: (6,) standard deviations of its perturbation, m and rad.
-        p_a, p_b: (M, 3) bearings.
-        focal: pixels.
+        p_a, p_b: (M, 3) bearings, at least one.
+        noise: standard deviation of a keypoint in the normalised image plane.
     """
-    information, pose = np.diag(prior**-2.0), T_b_a
-    hessian, moved = information, np.zeros(6)
-    for noise in _ANNEALED_NOISE_PX:
+    variance, information = 2.0 * noise**2, np.diag(prior**-2.0)  # of keypoints in both images
+    samples = np.random.default_rng(0).integers(len(p_a), size=(HYPOTHESES, SAMPLE_SIZE))
+    poses, moved = np.tile(T_b_a, (HYPOTHESES, 1, 1)), np.zeros((HYPOTHESES, 6))
+    for _ in range(_SAMPLE_STEPS):
+        errors = segment_errors(poses, p_a[samples], p_b[samples])
+        J, r = errors.jacobian.reshape(HYPOTHESES, -1, 6), errors.offset.reshape(HYPOTHESES, -1, 1)
+        gradient = (np.swapaxes(J, 1, 2) @ r)[..., 0] / variance + moved @ information
+        step = -np.linalg.solve(np.swapaxes(J, 1, 2) @ J / variance + information, gradient[..., None])[..., 0]
+        poses, moved = perturbed(poses, step), moved + step
+    squared = segment_distances(poses, p_a, p_b) ** 2 / variance
+    loss = np.minimum(squared, CHI2_99).sum(axis=1) + np.einsum("hi,ij,hj->h", moved, information, moved)
+    best = int(np.argmin(loss))
+    pose, total, hessian = poses[best], moved[best], information
+    for _ in range(_REFINING_STEPS):
         errors = segment_errors(pose, p_a, p_b)
-        variance = 2.0 * (noise / focal) ** 2  # of keypoints in both images
-        squared = (errors.offset**2).sum(axis=1)
-        weights = 1.0 / (variance * (1.0 + squared / (variance * CAUCHY_SCALE**2)))
+        weights = 1.0 / (variance * (1.0 + (errors.offset**2).sum(axis=1) / (variance * CHI2_99)) ** 2)
         J = errors.jacobian.reshape(-1, 6)
         weighted = J * np.repeat(weights, 2)[:, None]
         hessian = weighted.T @ J + information
-        step = np.linalg.solve(hessian, -(weighted.T @ errors.offset.ravel()) - information @ moved)
-        pose, moved = perturbed(pose, step), moved + step
+        step = np.linalg.solve(hessian, -(weighted.T @ errors.offset.ravel()) - information @ total)
+        pose, total = perturbed(pose, step), total + step
     return RelativePose(pose, np.linalg.inv(hessian))

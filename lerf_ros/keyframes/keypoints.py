@@ -20,11 +20,14 @@ class Keypoints(NamedTuple):
         uv: (M, 2) float64, pixels (column, row), the centre of the top-left pixel is (0, 0).
         size: (M,) float64, diameter of the described neighbourhood, pixels.
         descriptors: (M, 128) uint8, SIFT descriptors.
+        uniqueness: (M,) float32, squared distance of the RootSIFT descriptor to the most similar one elsewhere in the image;
+            small on repeated texture.
     """
 
     uv: NDArray[np.float64]
     size: NDArray[np.float64]
     descriptors: NDArray[np.uint8]
+    uniqueness: NDArray[np.float32]
 
 
 def detect_keypoints(image: NDArray[np.uint8], max_keypoints: int = MAX_KEYPOINTS) -> Keypoints:
@@ -40,12 +43,22 @@ def detect_keypoints(image: NDArray[np.uint8], max_keypoints: int = MAX_KEYPOINT
     sift = cv2.SIFT_create(nfeatures=max_keypoints, contrastThreshold=CONTRAST_THRESHOLD)
     found, descriptors = sift.detectAndCompute(np.ascontiguousarray(grey), None)
     if descriptors is None or len(found) == 0:
-        return Keypoints(np.empty((0, 2)), np.empty(0), np.empty((0, 128), np.uint8))
+        return Keypoints(np.empty((0, 2)), np.empty(0), np.empty((0, 128), np.uint8), np.empty(0, np.float32))
     # OpenCV keeps all keypoints that tie with the last one.
     found, descriptors = found[:max_keypoints], descriptors[:max_keypoints]
     uv = np.array([keypoint.pt for keypoint in found], np.float64) - _UPSCALING_SHIFT
     size = np.array([keypoint.size for keypoint in found], np.float64)
-    return Keypoints(uv, size, np.clip(descriptors, 0, 255).astype(np.uint8))
+    whole = np.clip(descriptors, 0, 255).astype(np.uint8)
+    return Keypoints(uv, size, whole, _uniqueness(uv, size, root_sift(whole)))
+
+
+def _uniqueness(uv: NDArray[np.float64], size: NDArray[np.float64], unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squared distances (M,) of unit descriptors to the nearest among keypoints that are more than their size away."""
+    similarity = unit @ unit.T
+    u, v = uv.T.astype(np.float32)
+    near = (u[:, None] - u) ** 2 + (v[:, None] - v) ** 2 <= (size.astype(np.float32) ** 2)[:, None]
+    similarity[near] = -1.0
+    return 2.0 - 2.0 * similarity.max(axis=1)
 
 
 def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:

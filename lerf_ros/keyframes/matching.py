@@ -9,13 +9,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from lerf_ros.geometry.poses import Pose
-from lerf_ros.keyframes.epipolar import NEAREST, RelativePose, bearings, refine_relative_pose, segment_errors
+from lerf_ros.keyframes.epipolar import CHI2_99, RelativePose, bearings, refine_relative_pose, segment_distances
 from lerf_ros.keyframes.keypoints import Keypoints, root_sift
 
 MAX_RATIO = 0.8  # Lowe's: of the distance to the most similar descriptor to that to the second
 MIN_MATCHES = 15  # of a pair of images, as COLMAP's `min_num_inliers`: fewer agree by chance
 MATCH_NOISE_PX = 1.0  # standard deviation of a keypoint's position that no correct match exceeds much
-CHI2_99 = 6.635  # of one degree of freedom
 
 _compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 
@@ -42,39 +41,33 @@ def match(a: PosedKeypoints, b: PosedKeypoints, translation: float, rotation: fl
         return none
     similarity = root_sift(a.keypoints.descriptors) @ root_sift(b.keypoints.descriptors).T
     p_a, p_b = bearings(a.keypoints.uv, a.intrinsics), bearings(b.keypoints.uv, b.intrinsics)
-    focal = float(np.sqrt(a.intrinsics[:2].mean() * b.intrinsics[:2].mean()))
+    noise = MATCH_NOISE_PX / float(np.sqrt(a.intrinsics[:2].mean() * b.intrinsics[:2].mean()))
     T_b_a = np.linalg.inv(b.T_world_camera) @ a.T_world_camera
     prior = np.sqrt(2.0) * np.repeat([translation, rotation], 3)
     prior[:3] = np.hypot(prior[:3], rotation * np.linalg.norm(T_b_a[:3, 3]))  # a turn of `a` about `b` moves it, too
-    pairs = _guided(similarity, p_a, p_b, RelativePose(T_b_a, np.diag(prior**2)), focal)
+    pairs = _guided(a.keypoints, b.keypoints, similarity, p_a, p_b, RelativePose(T_b_a, np.diag(prior**2)), noise)
     if len(pairs) < MIN_MATCHES:
         return none
-    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], focal)
-    pairs = _guided(similarity, p_a, p_b, refined, focal)
+    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], noise)
+    pairs = _guided(a.keypoints, b.keypoints, similarity, p_a, p_b, refined, noise)
     if len(pairs) < MIN_MATCHES:
         return none
-    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], focal)
-    inlier = _consistent(refined.T_b_a, p_a[pairs[:, 0]], p_b[pairs[:, 1]], focal)
+    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], noise)
+    squared = segment_distances(refined.T_b_a, p_a[pairs[:, 0]], p_b[pairs[:, 1]]) ** 2
+    inlier = squared <= CHI2_99 * 2.0 * noise**2  # in both images
     return pairs[inlier] if inlier.sum() >= MIN_MATCHES else none
 
 
-def _consistent(
-    T_b_a: Pose, p_a: NDArray[np.float64], p_b: NDArray[np.float64], focal: float
-) -> NDArray[np.bool_]:
-    """Which correspondences (M,) lie on their epipolar segments up to the noise of keypoints."""
-    offset = segment_errors(T_b_a, p_a, p_b).offset
-    return (offset**2).sum(axis=1) <= CHI2_99 * 2.0 * (MATCH_NOISE_PX / focal) ** 2  # noise in both images
-
-
 def _guided(
+    a: Keypoints,
+    b: Keypoints,
     similarity: NDArray[np.float32],
     p_a: NDArray[np.float64],
     p_b: NDArray[np.float64],
     pose: RelativePose,
-    focal: float,
+    noise: float,
 ) -> NDArray[np.int32]:
     """Mutual nearest neighbours (M, 2) that pass the ratio test among the candidates that an uncertain pose allows."""
-    noise = (MATCH_NOISE_PX / focal) ** 2
     # The kernel takes isotropic variances: the mean over axes of the covariance's diagonal.
     variances = pose.covariance.diagonal()
     forward, backward = _nearest_neighbours(
@@ -84,11 +77,14 @@ def _guided(
         pose.T_b_a[:3, 3].astype(np.float32),
         np.float32(variances[:3].mean()),
         np.float32(variances[3:].mean()),
-        np.float32(noise),
+        np.float32(noise**2),
     )
     (index,) = np.nonzero(forward >= 0)
     index = index[backward[forward[index]] == index]
-    return np.stack([index, forward[index]], axis=1).astype(np.int32)
+    other = forward[index]
+    unique = np.minimum(a.uniqueness[index], b.uniqueness[other])
+    distinct = 2.0 - 2.0 * similarity[index, other] <= MAX_RATIO**2 * unique
+    return np.stack([index, other], axis=1)[distinct].astype(np.int32)
 
 
 @_compile

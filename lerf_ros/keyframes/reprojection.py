@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lerf_ros.keyframes.epipolar import CAUCHY_SCALE, NEAREST
 from lerf_ros.keyframes.tracks import Tracks
 
-_C2 = CAUCHY_SCALE**2
+_C2 = 9.21
 _MIN_Z = 1e-3  # of a bearing with z = 1: a point that is not before a camera is an outlier there ...
 _BEHIND_PX = 1e3  # ... with this error
 _POINT_TRUST = NEAREST**2  # inverse variance of inverse depths about zero; keeps those without parallax determined
@@ -100,7 +100,7 @@ def reprojection_jacobians(
 def track_losses(tracks: Tracks, errors: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Cauchy losses (P,) of the observations of each point; sigma: pixels, of an observation with noise 1."""
     squared = (errors**2).sum(axis=1) / (sigma * tracks.noise) ** 2
-    return np.bincount(tracks.track, _C2 / 2 * np.log1p(squared / _C2), len(tracks.start) - 1)
+    return np.bincount(tracks.track, 0.5 * squared / (1.0 + squared / _C2), len(tracks.start) - 1)
 
 
 def refined_points(tracks: Tracks, cameras: Cameras, points: Points, sigma: float) -> Points:
@@ -222,8 +222,8 @@ def _refine_points(start, image, uv, T, K, origins, axes, unknowns, precision):
                 i = image[o]
                 _project(T[i], K[i], uv[o], origins[p], axes[p], y, error, of_camera, of_point)
                 squared = precision[o] * (error[0] ** 2 + error[1] ** 2)
-                loss += _C2 / 2 * np.log1p(squared / _C2)
-                weight = precision[o] / (1 + squared / _C2)
+                loss += 0.5 * squared / (1 + squared / _C2)
+                weight = precision[o] / (1 + squared / _C2) ** 2
                 for k in range(3):
                     g_new[k] += weight * (of_point[0, k] * error[0] + of_point[1, k] * error[1])
                     for j in range(3):
@@ -262,7 +262,7 @@ def _reduce(
         for o in range(start[p], start[p + 1]):
             i, W = image[o], coupling[o]
             _project(T[i], K[i], uv[o], origins[p], axes[p], unknowns[p], error, J, Jp)
-            weight = precision[o] / (1 + precision[o] * (error[0] ** 2 + error[1] ** 2) / _C2)
+            weight = precision[o] / (1 + precision[o] * (error[0] ** 2 + error[1] ** 2) / _C2) ** 2
             for k in range(3):
                 g[k] += weight * (Jp[0, k] * error[0] + Jp[1, k] * error[1])
                 for j in range(3):
