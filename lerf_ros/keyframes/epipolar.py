@@ -21,7 +21,9 @@ CAUCHY_SCALE = 2.385  # standard deviations, at which the Cauchy loss is 95 % ef
 CHI2_99 = 6.635  # 99 % quantile, one degree of freedom: errors across epipolar lines
 SAMPLE_SIZE = 4  # correspondences of a hypothesis, beside the prior
 HYPOTHESES = 64  # 98 % sure that one has no wrong correspondence where half of all are wrong: 1 - (1 - 0.5^4)^64
-_SAMPLE_STEPS, _REFINING_STEPS = 2, 3  # Gauss-Newton, of degrees to below the noise
+_SAMPLE_STEPS = 2  # of Gauss-Newton
+_REFINED_HYPOTHESES = 4
+_INFLATIONS = (4.0, 1.0, 1.0, 1.0)  # of the variance, one Gauss-Newton step each
 _MIN_Z = 1e-3  # of p_a = 1, avoids a division by zero for points beside camera b
 
 
@@ -111,40 +113,67 @@ def perturbed(T_b_a: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[
 
 
 def refine_relative_pose(
-    T_b_a: Pose, prior: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64], noise: float
+    T_b_a: Pose,
+    prior: NDArray[np.float64],
+    p_a: NDArray[np.float64],
+    p_b: NDArray[np.float64],
+    variance: NDArray[np.float64],
 ) -> RelativePose:
     """Robust relative pose from correspondences of which a part is wrong.
 
     MSAC (Torr and Zisserman 2000) whose hypotheses are not minimal solutions, but the poses nearest to the given one that
-    a few random correspondences allow: what these leave open, the prior holds. So it needs no baseline, and the pan of a
-    camera that moves sideways, which images hardly tell from the depth, does not follow a group of wrong
-    correspondences. The best hypothesis is refined by Gauss-Newton steps with the Geman-McClure loss.
+    a few random correspondences allow: what these leave open, the prior holds. So it needs no baseline. The best ones are
+    refined by Gauss-Newton steps with the Geman-McClure loss, first for twice the noise.
+
+    On repeated texture, a pose with a wrong pan may satisfy groups of wrong correspondences along with the right ones,
+    but less precisely: the variance decides between them and must not be generous.
 
     Args:
         T_b_a: what the given poses say.
         prior: (6,) standard deviations of its perturbation, m and rad.
         p_a, p_b: (M, 3) bearings, at least one.
-        noise: standard deviation of a keypoint in the normalised image plane.
+        variance: (M,) of an error in the normalised image plane, per axis.
     """
-    variance, information = 2.0 * noise**2, np.diag(prior**-2.0)  # of keypoints in both images
+    information = np.diag(prior**-2.0)
     samples = np.random.default_rng(0).integers(len(p_a), size=(HYPOTHESES, SAMPLE_SIZE))
     poses, moved = np.tile(T_b_a, (HYPOTHESES, 1, 1)), np.zeros((HYPOTHESES, 6))
     for _ in range(_SAMPLE_STEPS):
-        errors = segment_errors(poses, p_a[samples], p_b[samples])
-        J, r = errors.jacobian.reshape(HYPOTHESES, -1, 6), errors.offset.reshape(HYPOTHESES, -1, 1)
-        gradient = (np.swapaxes(J, 1, 2) @ r)[..., 0] / variance + moved @ information
-        step = -np.linalg.solve(np.swapaxes(J, 1, 2) @ J / variance + information, gradient[..., None])[..., 0]
-        poses, moved = perturbed(poses, step), moved + step
+        poses, moved, _ = _step(poses, moved, information, p_a[samples], p_b[samples], 1.0 / variance[samples])
+    best = np.argsort(_msac_loss(poses, moved, information, p_a, p_b, variance))[:_REFINED_HYPOTHESES]
+    poses, moved, hessian = poses[best], moved[best], information
+    for inflation in _INFLATIONS:
+        squared = segment_distances(poses, p_a, p_b) ** 2 / (inflation * variance)
+        weights = 1.0 / (inflation * variance * (1.0 + squared / CHI2_99) ** 2)
+        poses, moved, hessian = _step(poses, moved, information, p_a, p_b, weights)
+    best = int(np.argmin(_msac_loss(poses, moved, information, p_a, p_b, variance)))
+    return RelativePose(poses[best], np.linalg.inv(hessian[best]))
+
+
+def _step(
+    poses: NDArray[np.float64],
+    moved: NDArray[np.float64],
+    information: NDArray[np.float64],
+    p_a: NDArray[np.float64],
+    p_b: NDArray[np.float64],
+    weights: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted Gauss-Newton steps of poses (H, 4, 4) that have been moved by (H, 6); with the Hessians (H, 6, 6)."""
+    errors = segment_errors(poses, p_a, p_b)
+    J, r = errors.jacobian.reshape(len(poses), -1, 6), errors.offset.reshape(len(poses), -1, 1)
+    weighted = np.swapaxes(J * np.repeat(weights, 2, axis=-1)[..., None], 1, 2)
+    hessian = weighted @ J + information
+    step = -np.linalg.solve(hessian, weighted @ r + (moved @ information)[..., None])[..., 0]
+    return perturbed(poses, step), moved + step, hessian
+
+
+def _msac_loss(
+    poses: NDArray[np.float64],
+    moved: NDArray[np.float64],
+    information: NDArray[np.float64],
+    p_a: NDArray[np.float64],
+    p_b: NDArray[np.float64],
+    variance: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Truncated squared errors plus the prior's (H,), of poses (H, 4, 4)."""
     squared = segment_distances(poses, p_a, p_b) ** 2 / variance
-    loss = np.minimum(squared, CHI2_99).sum(axis=1) + np.einsum("hi,ij,hj->h", moved, information, moved)
-    best = int(np.argmin(loss))
-    pose, total, hessian = poses[best], moved[best], information
-    for _ in range(_REFINING_STEPS):
-        errors = segment_errors(pose, p_a, p_b)
-        weights = 1.0 / (variance * (1.0 + (errors.offset**2).sum(axis=1) / (variance * CHI2_99)) ** 2)
-        J = errors.jacobian.reshape(-1, 6)
-        weighted = J * np.repeat(weights, 2)[:, None]
-        hessian = weighted.T @ J + information
-        step = np.linalg.solve(hessian, -(weighted.T @ errors.offset.ravel()) - information @ total)
-        pose, total = perturbed(pose, step), total + step
-    return RelativePose(pose, np.linalg.inv(hessian))
+    return np.minimum(squared, CHI2_99).sum(axis=1) + np.einsum("hi,ij,hj->h", moved, information, moved)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 MAX_KEYPOINTS = 1000  # per image, those with the highest contrast: bounds memory and the time of matching
 CONTRAST_THRESHOLD = 0.01  # a quarter of OpenCV's 0.04: weak texture of walls and floors gives keypoints, too
+NOISE_PX = 0.11  # standard deviation of the position per axis, for a size of one pixel
 _UPSCALING_SHIFT = 0.25  # px: OpenCV doubles the image about pixel edges but halves coordinates about pixel centres
 
 
@@ -67,3 +68,12 @@ def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     values = np.sqrt(descriptors.astype(np.float32))
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return values / np.maximum(norms, np.finfo(np.float32).tiny)
+
+
+def keypoint_noise(size: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviation of a keypoint's position per axis, pixels, from its size (M,).
+
+    Matches between rendered images, compared with their true depth, err by 0.30, 0.35, 0.43 and 0.75 px (median length) at
+    sizes of 2.3, 4.2, 8 and 18 px, which is per axis and image 1 / 1.67 of it.
+    """
+    return NOISE_PX * np.sqrt(size)

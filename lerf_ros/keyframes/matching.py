@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.keyframes.epipolar import CHI2_99, RelativePose, bearings, refine_relative_pose, segment_distances
-from lerf_ros.keyframes.keypoints import Keypoints, root_sift
+from lerf_ros.keyframes.keypoints import Keypoints, keypoint_noise, root_sift
 
 MAX_RATIO = 0.8  # Lowe's: of the distance to the most similar descriptor to that to the second
 MIN_MATCHES = 15  # of a pair of images, as COLMAP's `min_num_inliers`: fewer agree by chance
@@ -48,14 +48,20 @@ def match(a: PosedKeypoints, b: PosedKeypoints, translation: float, rotation: fl
     pairs = _guided(a.keypoints, b.keypoints, similarity, p_a, p_b, RelativePose(T_b_a, np.diag(prior**2)), noise)
     if len(pairs) < MIN_MATCHES:
         return none
-    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], noise)
+    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], _variance(a, b, pairs))
     pairs = _guided(a.keypoints, b.keypoints, similarity, p_a, p_b, refined, noise)
     if len(pairs) < MIN_MATCHES:
         return none
-    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], noise)
+    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], _variance(a, b, pairs))
     squared = segment_distances(refined.T_b_a, p_a[pairs[:, 0]], p_b[pairs[:, 1]]) ** 2
-    inlier = squared <= CHI2_99 * 2.0 * noise**2  # in both images
+    inlier = squared <= CHI2_99 * _variance(a, b, pairs)
     return pairs[inlier] if inlier.sum() >= MIN_MATCHES else none
+
+
+def _variance(a: PosedKeypoints, b: PosedKeypoints, pairs: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Of the error between two matched keypoints in the normalised image plane, per axis (M,)."""
+    of_a = (keypoint_noise(a.keypoints.size[pairs[:, 0]]) / a.intrinsics[:2].mean()) ** 2
+    return of_a + (keypoint_noise(b.keypoints.size[pairs[:, 1]]) / b.intrinsics[:2].mean()) ** 2
 
 
 def _guided(
