@@ -22,9 +22,7 @@ from lerf_ros.keyframes.reprojection import (
 )
 from lerf_ros.keyframes.tracks import Tracks
 
-import os
-MAXFALL=float(os.environ.get('MAXFALL',1e9));USE3=int(os.environ.get('USE3',0))
-MAX_ITERATIONS = int(os.environ.get('IT',20))
+MAX_ITERATIONS = 20
 _MIN_DAMPING = 1e-5  # below it none: any would slow down the movement of all poses together, which only the prior sees
 _CONVERGED = 0.01  # of the prior's standard deviations: a step in which no pose moves by more is the last one
 _RAYLEIGH_MEDIAN = np.sqrt(2.0 * np.log(2.0))  # of the length of a 2D vector with standard normal components
@@ -64,8 +62,6 @@ def noise_of(tracks: Tracks, errors: NDArray[np.float64]) -> float:
     if len(errors) == 0:
         return _MIN_SIGMA_PX
     lengths = tracks.lengths[tracks.track]
-    if USE3:
-        k = lengths >= 3; errors = errors[k]; lengths = lengths[k]; tracks=tracks._replace(noise=tracks.noise[k])
     scaled = np.linalg.norm(errors, axis=1) / tracks.noise * np.sqrt(2 * lengths / (2 * lengths - 3))
     return max(float(np.median(scaled) / _RAYLEIGH_MEDIAN), _MIN_SIGMA_PX)
 
@@ -87,11 +83,10 @@ class LevenbergMarquardt:
         iterations: that have been made.
     """
 
-    def __init__(self, tracks: Tracks, start: Cameras, prior: PosePrior) -> None:
+    def __init__(self, tracks: Tracks, start: Cameras, prior: PosePrior, sigma: float | None = None) -> None:
         self._tracks, self._prior = tracks, prior
         self.cameras, self.points = start, triangulate(tracks, start)
-        self.sigma = noise_of(tracks, reprojection_errors(tracks, start, self.points))
-        self.sigma = noise_of(tracks, reprojection_errors(tracks, start, refined_points(tracks, start, self.points, self.sigma)))
+        self.sigma = sigma or noise_of(tracks, reprojection_errors(tracks, start, self.points))
         self.points = refined_points(tracks, start, self.points, self.sigma)
         self.iterations, self._damping = 0, 0.0
 
@@ -100,7 +95,7 @@ class LevenbergMarquardt:
         tracks, prior = self._tracks, self._prior
         self.iterations += 1
         errors = reprojection_errors(tracks, self.cameras, self.points)
-        self.sigma = max(noise_of(tracks, errors), self.sigma / MAXFALL)
+        self.sigma = noise_of(tracks, errors)
         deviation, sigmas = prior.deviation(self.cameras), prior.sigmas
         loss = self._loss(self.cameras, self.points)
         system = reduced_system(tracks, self.cameras, self.points, self.sigma, self._damping)

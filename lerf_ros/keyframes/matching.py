@@ -27,8 +27,17 @@ class PosedKeypoints(NamedTuple):
     intrinsics: NDArray[np.float64]
 
 
-def match(a: PosedKeypoints, b: PosedKeypoints, translation: float, rotation: float) -> NDArray[np.int32]:
-    """Indices (M, 2) of the keypoints of two images that show the same points; none where fewer than `MIN_MATCHES` do.
+class PairMatches(NamedTuple):
+    """Indices (M, 2) of the keypoints of two images that show the same points, and what they say of the relative pose:
+    T_b_a and the information (6, 6) about its perturbation, without that of the given poses."""
+
+    indices: NDArray[np.int32]
+    T_b_a: Pose
+    information: NDArray[np.float64]
+
+
+def match(a: PosedKeypoints, b: PosedKeypoints, translation: float, rotation: float) -> PairMatches | None:
+    """Correspondences of two images; None where fewer than `MIN_MATCHES` agree.
 
     Twice mutually nearest descriptors that pass the ratio test among the candidates near the epipolar line: first with
     the tolerance that the errors of the given poses ask for, then with that of the pose refined on the first matches.
@@ -36,26 +45,25 @@ def match(a: PosedKeypoints, b: PosedKeypoints, translation: float, rotation: fl
     Args:
         translation, rotation: standard deviations of an error of each of the two poses, m and rad per axis.
     """
-    none = np.empty((0, 2), np.int32)
     if min(len(a.keypoints.uv), len(b.keypoints.uv)) < MIN_MATCHES:
-        return none
+        return None
     similarity = root_sift(a.keypoints.descriptors) @ root_sift(b.keypoints.descriptors).T
     p_a, p_b = bearings(a.keypoints.uv, a.intrinsics), bearings(b.keypoints.uv, b.intrinsics)
     noise = MATCH_NOISE_PX / float(np.sqrt(a.intrinsics[:2].mean() * b.intrinsics[:2].mean()))
     T_b_a = np.linalg.inv(b.T_world_camera) @ a.T_world_camera
     prior = np.sqrt(2.0) * np.repeat([translation, rotation], 3)
-    prior[:3] = np.hypot(prior[:3], rotation * np.linalg.norm(T_b_a[:3, 3]))  # a turn of `a` about `b` moves it, too
-    pairs = _guided(a.keypoints, b.keypoints, similarity, p_a, p_b, RelativePose(T_b_a, np.diag(prior**2)), noise)
-    if len(pairs) < MIN_MATCHES:
-        return none
-    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], _variance(a, b, pairs))
-    pairs = _guided(a.keypoints, b.keypoints, similarity, p_a, p_b, refined, noise)
-    if len(pairs) < MIN_MATCHES:
-        return none
-    refined = refine_relative_pose(T_b_a, prior, p_a[pairs[:, 0]], p_b[pairs[:, 1]], _variance(a, b, pairs))
-    squared = segment_distances(refined.T_b_a, p_a[pairs[:, 0]], p_b[pairs[:, 1]]) ** 2
-    inlier = squared <= CHI2_99 * _variance(a, b, pairs)
-    return pairs[inlier] if inlier.sum() >= MIN_MATCHES else none
+    prior[:3] = np.hypot(prior[:3], rotation * np.linalg.norm(T_b_a[:3, 3]))  # a turn of b moves a in its axes, too
+    pose = RelativePose(T_b_a, np.diag(prior**2))
+    for _ in range(2):
+        pairs = _guided(a.keypoints, b.keypoints, similarity, p_a, p_b, pose, noise)
+        if len(pairs) < MIN_MATCHES:
+            return None
+        q_a, q_b, variance = p_a[pairs[:, 0]], p_b[pairs[:, 1]], _variance(a, b, pairs)
+        pose = refine_relative_pose(T_b_a, prior, q_a, q_b, variance)
+    inlier = segment_distances(pose.T_b_a, q_a, q_b) ** 2 <= CHI2_99 * variance
+    if inlier.sum() < MIN_MATCHES:
+        return None
+    return PairMatches(pairs[inlier], pose.T_b_a, np.linalg.inv(pose.covariance) - np.diag(prior**-2.0))
 
 
 def _variance(a: PosedKeypoints, b: PosedKeypoints, pairs: NDArray[np.int32]) -> NDArray[np.float64]:
