@@ -20,6 +20,8 @@ from lerf_ros.keyframes.tracks import Tracks, build_tracks
 HELD_OUT = 4  # every n-th track decides whether the poses of the others are better than the given ones
 _SIGNIFICANT = 3.09  # standard deviations: 0.1 %, one-sided
 _INLIER_CHI2 = 9.21  # 99 % quantile, two degrees of freedom
+_PRIOR_ROUNDS = 2  # pose graphs, each with the spread of the given poses about the one before
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _GRAPH_ACCURACY = 1.0 / 3.0  # of the given poses' deviations is left after the pose graph
 
 
@@ -109,7 +111,8 @@ class AdjustmentRun:
         options, number = self.options, {slot: i for i, slot in enumerate(self._slots)}
         pairs = {(number[a], number[b]): found for (a, b), found in self.matches.items() if found is not None}
         frames = [self.keyframes[slot] for slot in self._slots]
-        graph = self._graph(pairs, np.array([frame.current for frame in frames]).reshape(-1, 4, 4))
+        trust = options.translation, options.rotation
+        graph = self._graph(pairs, np.array([frame.current for frame in frames]).reshape(-1, 4, 4), trust)
         contradicting = [pair for pair, agrees in zip(pairs, graph.consistent) if not agrees]
         yield
         for a, b in contradicting:
@@ -121,8 +124,8 @@ class AdjustmentRun:
             if found is not None:
                 pairs[a, b] = found
             yield
-        if contradicting:
-            graph = self._graph(pairs, graph.T_world_camera)
+        for _ in range(_PRIOR_ROUNDS):
+            graph = self._graph(pairs, graph.T_world_camera, self._spread(graph.T_world_camera))
             yield
         agreeing = {pair: pairs[pair].indices for pair, agrees in zip(list(pairs), graph.consistent) if agrees}
         tracks = _well_observed(build_tracks([frame.keypoints for frame in frames], agreeing), len(frames))
@@ -131,7 +134,7 @@ class AdjustmentRun:
         if len(tracks.lengths) < 2 * HELD_OUT:
             self._finish(tracks, start, 1.0, -np.inf)
             return
-        prior = PosePrior(self._given, options.translation, options.rotation, options.log_focal)
+        prior = PosePrior(self._given, *self._spread(graph.T_world_camera), options.log_focal)
         held_out = tracks.track % HELD_OUT == 0
         solver = LevenbergMarquardt(tracks.subset(~held_out), start, prior)
         while not solver.step():
@@ -143,9 +146,21 @@ class AdjustmentRun:
                 yield
         self._finish(tracks, solver.cameras, solver.sigma, evidence)
 
-    def _graph(self, pairs: Mapping[tuple[int, int], PairMatches], start: NDArray[np.float64]) -> PoseGraphResult:
+    def _graph(
+        self, pairs: Mapping[tuple[int, int], PairMatches], start: NDArray[np.float64], spread: tuple[float, float]
+    ) -> PoseGraphResult:
         constraints = [RelativeConstraint(a, b, found.T_b_a, found.information) for (a, b), found in pairs.items()]
-        return optimise_pose_graph(self._given, start, constraints, self.options.translation, self.options.rotation)
+        return optimise_pose_graph(self._given, start, constraints, *spread)
+
+    def _spread(self, poses: NDArray[np.float64]) -> tuple[float, float]:
+        """Robust standard deviations per axis, m and rad, of given poses from better ones (N, 4, 4): at most those of the
+        options, at least a tenth of them. Where given poses are better than the options say, they hold the directions
+        that images leave open (a pan against a sideways movement before a wall) more firmly."""
+        deviation = PosePrior(self._given, self.options.translation, self.options.rotation).deviation(
+            Cameras(poses, np.ones((len(poses), 4)), 0.0)
+        )[:-1].reshape(-1, 2, 3)
+        factors = np.clip(_MAD_TO_SIGMA * np.median(np.abs(deviation), axis=(0, 2)), 0.1, 1.0)
+        return self.options.translation * float(factors[0]), self.options.rotation * float(factors[1])
 
     def _given_cameras(self, cameras: Cameras) -> Cameras:
         return Cameras(self._given, cameras.intrinsics, 0.0)
