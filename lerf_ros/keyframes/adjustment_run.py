@@ -14,12 +14,18 @@ from lerf_ros.keyframes.keypoints import Keypoints
 from lerf_ros.keyframes.levenberg_marquardt import LevenbergMarquardt, PosePrior
 from lerf_ros.keyframes.matching import MIN_MATCHES, PairMatches, PosedKeypoints, match
 from lerf_ros.keyframes.pose_graph import PoseGraphResult, RelativeConstraint, optimise_pose_graph
-from lerf_ros.keyframes.reprojection import Cameras, reprojection_errors, refined_points, track_losses, triangulate
+from lerf_ros.keyframes.reprojection import (
+    CHI2_99,
+    Cameras,
+    refined_points,
+    reprojection_errors,
+    track_losses,
+    triangulate,
+)
 from lerf_ros.keyframes.tracks import Tracks, build_tracks
 
 HELD_OUT = 4  # every n-th track decides whether the poses of the others are better than the given ones
 _SIGNIFICANT = 3.09  # standard deviations: 0.1 %, one-sided
-_INLIER_CHI2 = 9.21  # 99 % quantile, two degrees of freedom
 _PRIOR_ROUNDS = 2  # pose graphs, each with the spread of the given poses about the one before
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _GRAPH_ACCURACY = 1.0 / 3.0  # of the given poses' deviations is left after the pose graph
@@ -38,8 +44,8 @@ class AdjustmentOptions:
 
 
 class Keyframe(NamedTuple):
-    """A keyframe: what is known of its image, where it was given, T_world_camera (4, 4), and where an adjustment found it
-    last; intrinsics (4,): fx, fy, cx, cy in pixels; its generation tells it from others in the same slot."""
+    """A keyframe: what is known of its image, where it was given, T_world_camera (4, 4), and where an adjustment found
+    it last; intrinsics (4,): fx, fy, cx, cy in pixels; its generation tells it from others in the same slot."""
 
     generation: int
     keypoints: Keypoints
@@ -153,12 +159,14 @@ class AdjustmentRun:
         return optimise_pose_graph(self._given, start, constraints, *spread)
 
     def _spread(self, poses: NDArray[np.float64]) -> tuple[float, float]:
-        """Robust standard deviations per axis, m and rad, of given poses from better ones (N, 4, 4): at most those of the
-        options, at least a tenth of them. Where given poses are better than the options say, they hold the directions
-        that images leave open (a pan against a sideways movement before a wall) more firmly."""
-        deviation = PosePrior(self._given, self.options.translation, self.options.rotation).deviation(
-            Cameras(poses, np.ones((len(poses), 4)), 0.0)
-        )[:-1].reshape(-1, 2, 3)
+        """Robust standard deviations per axis, m and rad, of given poses from better ones (N, 4, 4): at most those of
+        the options, at least a tenth of them. Where given poses are better than the options say, they hold the
+        directions that images leave open (a pan against a sideways movement before a wall) more firmly."""
+        deviation = (
+            PosePrior(self._given, self.options.translation, self.options.rotation)
+            .deviation(Cameras(poses, np.ones((len(poses), 4)), 0.0))[:-1]
+            .reshape(-1, 2, 3)
+        )
         factors = np.clip(_MAD_TO_SIGMA * np.median(np.abs(deviation), axis=(0, 2)), 0.1, 1.0)
         return self.options.translation * float(factors[0]), self.options.rotation * float(factors[1])
 
@@ -184,7 +192,7 @@ class AdjustmentRun:
         if len(tracks.lengths):
             before = _errors(tracks, self._given_cameras(cameras), sigma)
             after = _errors(tracks, cameras, sigma)
-            inlier = (after**2).sum(axis=1) <= _INLIER_CHI2 * (sigma * tracks.noise) ** 2
+            inlier = (after**2).sum(axis=1) <= CHI2_99 * (sigma * tracks.noise) ** 2
             count = np.bincount(tracks.image[inlier], minlength=len(self._slots))
         determined, needed = count >= MIN_MATCHES, evidence > _SIGNIFICANT
         found = {slot: cameras.T_world_camera[i] for i, slot in enumerate(self._slots) if determined[i]}

@@ -1,9 +1,9 @@
 """Joint refinement of keyframe poses from their images alone: sparse bundle adjustment, without any depth.
 
 Each keyframe's SIFT keypoints are found once, when it comes, and matched once with the keyframes that it shares most
-with. An adjustment makes tracks of the matches and moves all poses and points until the points are where the images show
-them (Triggs et al. 2000), while each pose is pulled towards the given one. It decides on tracks held out whether the given
-poses had errors at all; otherwise they stay as they are.
+with. An adjustment makes tracks of the matches and moves all poses and points until the points are where the images
+show them (Triggs et al. 2000), while each pose is pulled towards the given one. It decides on tracks held out whether
+the given poses had errors at all; otherwise they stay as they are.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class BundleAdjustment:
         self._pending = deque(pair for pair in self._pending if slot not in pair)
 
     def move(self, slot: int, T_world_camera: ArrayLike) -> None:
-        """Takes another given pose (4, 4) of a keyframe, as from a loop closure; what was adjusted stays relative to it.
+        """Takes another given pose (4, 4) of a keyframe, as from a loop closure; what was adjusted stays relative to
+        it.
 
         Matches are kept: they belong to the images. Pairs without any are tried again where the new pose has them
         overlap.
@@ -92,9 +93,7 @@ class BundleAdjustment:
         keyframe, given = self._keyframes[slot], check_pose(T_world_camera)
         current = given @ np.linalg.inv(keyframe.given) @ keyframe.current
         self._keyframes[slot] = keyframe._replace(given=given, current=current)
-        self._matches = {
-            pair: found for pair, found in self._matches.items() if found is not None or slot not in pair
-        }
+        self._matches = {pair: found for pair, found in self._matches.items() if found is not None or slot not in pair}
         self._plan(slot)
 
     def match_next(self) -> bool:
@@ -106,8 +105,8 @@ class BundleAdjustment:
         return bool(self._pending)
 
     def start(self) -> AdjustmentRun:
-        """An adjustment of the present keyframes by the pairs that have been matched. Its steps may run in another thread
-        while keyframes come and go here; then give it to `finish`."""
+        """An adjustment of the present keyframes by the pairs that have been matched. Its steps may run in another
+        thread while keyframes come and go here; then give it to `finish`."""
         return AdjustmentRun(dict(self._keyframes), dict(self._matches), self.options)
 
     def finish(self, run: AdjustmentRun) -> Adjustment:

@@ -1,14 +1,15 @@
 """The relative pose of two images from correspondences, near a pose that is roughly known.
 
-A point at the bearing ``p_a`` and inverse depth ``rho`` of camera a projects into camera b at ``pi(R p_a + rho t)``, with
-``T_b_a = (R, t)``. For rho from 0 to 1 / NEAREST these projections are a segment of the epipolar line. The error of a
-correspondence is its offset from the nearest point of that segment. Unlike the algebraic epipolar error it is defined
-without a baseline, too, where the segment is one point. The pose is perturbed as ``R <- exp(w) R``, ``t <- t + v``.
+A point at the bearing ``p_a`` and inverse depth ``rho`` of camera a projects into camera b at ``pi(R p_a + rho t)``,
+with ``T_b_a = (R, t)``. For rho from 0 to 1 / NEAREST these projections are a segment of the epipolar line. The error
+of a correspondence is its offset from the nearest point of that segment. Unlike the algebraic epipolar error it is
+defined without a baseline, too, where the segment is one point. The pose is perturbed as ``R <- exp(w) R``, ``t <- t +
+v``.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from scipy.spatial.transform import Rotation
 from lerf_ros.geometry.poses import Pose
 
 NEAREST = 0.2  # m: no surface is closer to a camera
-CAUCHY_SCALE = 2.385  # standard deviations, at which the Cauchy loss is 95 % efficient (Holland and Welsch 1977)
 CHI2_99 = 6.635  # 99 % quantile, one degree of freedom: errors across epipolar lines
 SAMPLE_SIZE = 4  # correspondences of a hypothesis, beside the prior
 HYPOTHESES = 64  # 98 % sure that one has no wrong correspondence where half of all are wrong: 1 - (1 - 0.5^4)^64
@@ -80,14 +80,12 @@ def _nearest_on_segment(
 def segment_distances(
     T_b_a: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Distances (..., M) of bearings p_b (..., M, 3) from the epipolar segments of p_a (..., M, 3), in the normalised image
-    plane; T_b_a (..., 4, 4)."""
+    """Distances (..., M) of bearings p_b (..., M, 3) from the epipolar segments of p_a (..., M, 3), in the normalised
+    image plane; T_b_a (..., 4, 4)."""
     return np.linalg.norm(_nearest_on_segment(T_b_a, p_a, p_b).projection - p_b[..., :2], axis=-1)
 
 
-def segment_errors(
-    T_b_a: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64]
-) -> SegmentErrors:
+def segment_errors(T_b_a: NDArray[np.float64], p_a: NDArray[np.float64], p_b: NDArray[np.float64]) -> SegmentErrors:
     """Offsets of bearings p_b (..., M, 3) from the epipolar segments of p_a (..., M, 3); T_b_a (..., 4, 4)."""
     point, t = _nearest_on_segment(T_b_a, p_a, p_b), T_b_a[..., None, :3, 3]
     along = t[..., :2] - point.projection * t[..., 2:]
@@ -121,9 +119,9 @@ def refine_relative_pose(
 ) -> RelativePose:
     """Robust relative pose from correspondences of which a part is wrong.
 
-    MSAC (Torr and Zisserman 2000) whose hypotheses are not minimal solutions, but the poses nearest to the given one that
-    a few random correspondences allow: what these leave open, the prior holds. So it needs no baseline. The best ones are
-    refined by Gauss-Newton steps with the Geman-McClure loss, first for twice the noise.
+    MSAC (Torr and Zisserman 2000) whose hypotheses are not minimal solutions, but the poses nearest to the given one
+    that a few random correspondences allow: what these leave open, the prior holds. So it needs no baseline. The best
+    ones are refined by Gauss-Newton steps with the Geman-McClure loss, first for twice the noise.
 
     On repeated texture, a pose with a wrong pan may satisfy groups of wrong correspondences along with the right ones,
     but less precisely: the variance decides between them and must not be generous.
@@ -145,8 +143,8 @@ def refine_relative_pose(
         squared = segment_distances(poses, p_a, p_b) ** 2 / (inflation * variance)
         weights = 1.0 / (inflation * variance * (1.0 + squared / CHI2_99) ** 2)
         poses, moved, hessian = _step(poses, moved, information, p_a, p_b, weights)
-    best = int(np.argmin(_msac_loss(poses, moved, information, p_a, p_b, variance)))
-    return RelativePose(poses[best], np.linalg.inv(hessian[best]))
+    winner = int(np.argmin(_msac_loss(poses, moved, information, p_a, p_b, variance)))
+    return RelativePose(poses[winner], np.asarray(np.linalg.inv(hessian[winner]), np.float64))
 
 
 def _step(
@@ -162,7 +160,7 @@ def _step(
     J, r = errors.jacobian.reshape(len(poses), -1, 6), errors.offset.reshape(len(poses), -1, 1)
     weighted = np.swapaxes(J * np.repeat(weights, 2, axis=-1)[..., None], 1, 2)
     hessian = weighted @ J + information
-    step = -np.linalg.solve(hessian, weighted @ r + (moved @ information)[..., None])[..., 0]
+    step: NDArray[Any] = -np.linalg.solve(hessian, weighted @ r + (moved @ information)[..., None])[..., 0]
     return perturbed(poses, step), moved + step, hessian
 
 

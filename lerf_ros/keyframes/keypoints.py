@@ -21,8 +21,8 @@ class Keypoints(NamedTuple):
         uv: (M, 2) float64, pixels (column, row), the centre of the top-left pixel is (0, 0).
         size: (M,) float64, diameter of the described neighbourhood, pixels.
         descriptors: (M, 128) uint8, SIFT descriptors.
-        uniqueness: (M,) float32, squared distance of the RootSIFT descriptor to the most similar one elsewhere in the image;
-            small on repeated texture.
+        uniqueness: (M,) float32, squared distance of the RootSIFT descriptor to the most similar one elsewhere in the
+            image; small on repeated texture.
     """
 
     uv: NDArray[np.float64]
@@ -41,7 +41,7 @@ def detect_keypoints(image: NDArray[np.uint8], max_keypoints: int = MAX_KEYPOINT
         max_keypoints: of the image, those with the highest contrast are kept.
     """
     grey = image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(nfeatures=max_keypoints, contrastThreshold=CONTRAST_THRESHOLD)
+    sift = cv2.SIFT.create(nfeatures=max_keypoints, contrastThreshold=CONTRAST_THRESHOLD)
     found, descriptors = sift.detectAndCompute(np.ascontiguousarray(grey), None)
     if descriptors is None or len(found) == 0:
         return Keypoints(np.empty((0, 2)), np.empty(0), np.empty((0, 128), np.uint8), np.empty(0, np.float32))
@@ -70,10 +70,10 @@ def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     return values / np.maximum(norms, np.finfo(np.float32).tiny)
 
 
-def keypoint_noise(size: NDArray[np.float64]) -> NDArray[np.float64]:
+def keypoint_noise(size: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """Standard deviation of a keypoint's position per axis, pixels, from its size (M,).
 
-    Matches between rendered images, compared with their true depth, err by 0.30, 0.35, 0.43 and 0.75 px (median length) at
-    sizes of 2.3, 4.2, 8 and 18 px, which is per axis and image 1 / 1.67 of it.
+    Matches between rendered images, compared with their true depth, err by 0.30, 0.35, 0.43 and 0.75 px (median
+    length) at sizes of 2.3, 4.2, 8 and 18 px, which is per axis and image 1 / 1.67 of it.
     """
-    return NOISE_PX * np.sqrt(size)
+    return NOISE_PX * np.sqrt(np.asarray(size, np.float64))

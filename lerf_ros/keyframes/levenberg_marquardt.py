@@ -30,8 +30,8 @@ _MIN_SIGMA_PX = 0.05  # no keypoint is located better; avoids a division by zero
 
 
 class PosePrior(NamedTuple):
-    """Normal distributions of the cameras about what was given: T_world_camera (N, 4, 4), standard deviations per axis in
-    m and rad, and that of the logarithm of the common focal scale (0: the focal length is known)."""
+    """Normal distributions of the cameras about what was given: T_world_camera (N, 4, 4), standard deviations per axis
+    in m and rad, and that of the logarithm of the common focal scale (0: the focal length is known)."""
 
     T_world_camera: NDArray[np.float64]
     translation: float

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from lerf_ros.geometry.poses import Pose
-from lerf_ros.keyframes.epipolar import CHI2_99, RelativePose, bearings, refine_relative_pose, segment_distances
+from lerf_ros.keyframes.epipolar import (
+    CHI2_99,
+    NEAREST,
+    RelativePose,
+    bearings,
+    refine_relative_pose,
+    segment_distances,
+)
 from lerf_ros.keyframes.keypoints import Keypoints, keypoint_noise, root_sift
 
 MAX_RATIO = 0.8  # Lowe's: of the distance to the most similar descriptor to that to the second
 MIN_MATCHES = 15  # of a pair of images, as COLMAP's `min_num_inliers`: fewer agree by chance
-MATCH_NOISE_PX = 1.0  # standard deviation of a keypoint's position that no correct match exceeds much
+MATCH_NOISE_PX = 1.0  # standard deviation of a keypoint's position for the choice of candidates: that of large ones
 
-_compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+_CHI2_99, _SIGMAS_99 = np.float32(CHI2_99), np.float32(2.576)  # 99 % of one degree of freedom, as a square and a root
+_MAX_RATIO2, _MAX_RHO = np.float32(MAX_RATIO**2), np.float32(1.0 / NEAREST)
+_compile: Any = njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 
 
 class PosedKeypoints(NamedTuple):
@@ -63,7 +72,8 @@ def match(a: PosedKeypoints, b: PosedKeypoints, translation: float, rotation: fl
     inlier = segment_distances(pose.T_b_a, q_a, q_b) ** 2 <= CHI2_99 * variance
     if inlier.sum() < MIN_MATCHES:
         return None
-    return PairMatches(pairs[inlier], pose.T_b_a, np.linalg.inv(pose.covariance) - np.diag(prior**-2.0))
+    information: NDArray[Any] = np.linalg.inv(pose.covariance) - np.diag(prior**-2.0)
+    return PairMatches(pairs[inlier], pose.T_b_a, information)
 
 
 def _variance(a: PosedKeypoints, b: PosedKeypoints, pairs: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -110,7 +120,7 @@ def _nearest_neighbours(similarity, q, p, t, variance_t, variance_r, noise):
     first_col, second_col = np.full(columns, np.float32(-1)), np.full(columns, np.float32(-1))
     best_row, best_col = np.full(rows, -1, np.int32), np.full(columns, -1, np.int32)
     tt = t[0] * t[0] + t[1] * t[1] + t[2] * t[2]
-    length = np.sqrt(tt) + np.float32(2.576) * np.sqrt(variance_t)
+    length = np.sqrt(tt) + _SIGMAS_99 * np.sqrt(variance_t)
     for i in range(rows):
         qx, qy, qz = q[i, 0], q[i, 1], q[i, 2]
         nx, ny, nz = t[1] * qz - t[2] * qy, t[2] * qx - t[0] * qz, t[0] * qy - t[1] * qx
@@ -123,15 +133,14 @@ def _nearest_neighbours(similarity, q, p, t, variance_t, variance_r, noise):
             e = px * nx + py * ny + pz * nz
             qp, pt = qx * px + qy * py + qz * pz, px * t[0] + py * t[1] + pz * t[2]
             pp = px * px + py * py + pz * pz
-            # |q x p|^2 and |q x (p x t)|^2: the squared gradients with respect to translation and rotation. The latter
-            # is nearly qq |p x t|^2 for the noise of pixels, too, where q and p are nearly parallel.
+            # Squared gradients of e with respect to translation |q x p|^2, rotation |q x (p x t)|^2 and pixels.
             of_t = qq * pp - qp * qp
             of_r = pp * qt * qt - np.float32(2) * qt * qp * pt + tt * qp * qp
             of_px = (pp * tt - pt * pt) + (qq * tt - qt * qt)
-            if e * e > np.float32(6.635) * (variance_t * of_t + variance_r * of_r + noise * of_px):
+            if e * e > _CHI2_99 * (variance_t * of_t + variance_r * of_r + noise * of_px):
                 continue
-            # The rotation alone leaves the angle under which the baseline is seen from the point.
-            reach = length / np.float32(0.2) + np.float32(2.576) * np.sqrt(variance_r + noise)
+            # Rotated by R, a bearing differs from that in b by the parallax, at most that of the nearest surface.
+            reach = length * _MAX_RHO + _SIGMAS_99 * np.sqrt(variance_r + noise)
             if qp <= 0 or of_t > reach * reach * qq * pp:
                 continue
             if s > first_row[i]:
@@ -144,9 +153,9 @@ def _nearest_neighbours(similarity, q, p, t, variance_t, variance_r, noise):
                 second_col[j] = s
     for i in range(rows):
         # Squared distances of unit vectors are 2 - 2 s.
-        if best_row[i] >= 0 and 1 - first_row[i] > np.float32(0.64) * (1 - second_row[i]):
+        if best_row[i] >= 0 and 1 - first_row[i] > _MAX_RATIO2 * (1 - second_row[i]):
             best_row[i] = -1
     for j in range(columns):
-        if best_col[j] >= 0 and 1 - first_col[j] > np.float32(0.64) * (1 - second_col[j]):
+        if best_col[j] >= 0 and 1 - first_col[j] > _MAX_RATIO2 * (1 - second_col[j]):
             best_col[j] = -1
     return best_row, best_col

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,14 +22,14 @@ def predicted_overlap(
     Args:
         intrinsics: (4,) of all cameras: fx, fy, cx, cy, pixels.
     """
-    T_other_camera = np.linalg.inv(others) @ T_world_camera
+    T_other_camera: NDArray[Any] = np.linalg.inv(others) @ T_world_camera
     forward = _visible(T_other_camera, intrinsics, width, height)
-    return np.minimum(forward, _visible(np.linalg.inv(T_other_camera), intrinsics, width, height))
+    return np.minimum(
+        forward, _visible(np.asarray(np.linalg.inv(T_other_camera), np.float64), intrinsics, width, height)
+    )
 
 
-def _visible(
-    T_to_from: NDArray[np.float64], intrinsics: NDArray[np.float64], width: int, height: int
-) -> NDArray[np.float64]:
+def _visible(T_to_from: NDArray[Any], intrinsics: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
     """Mean over pixels and `DEPTHS` (N,) of what is inside the other image."""
     u, v = np.meshgrid(*(size * (np.arange(n) + 0.5) / n - 0.5 for size, n in zip((width, height), _GRID)))
     xy = (np.stack([u.ravel(), v.ravel()], axis=1) - intrinsics[2:]) / intrinsics[:2]

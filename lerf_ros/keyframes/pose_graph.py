@@ -17,7 +17,15 @@ from scipy.spatial.transform import Rotation
 from lerf_ros.geometry.poses import Pose
 
 CHI2_99, _CHI2_MEDIAN = 16.81, 5.35  # quantiles of 99 % and 50 %, six degrees of freedom
-_INFLATIONS = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.0, 0.0)  # of the prior's deviations that a relative pose is allowed, too
+_INFLATIONS = (
+    1.0,
+    0.5,
+    0.25,
+    0.125,
+    0.0625,
+    0.0,
+    0.0,
+)  # of the prior's deviations that a relative pose is allowed, too
 _STEPS = 2  # of Gauss-Newton for each
 _OPTIMISM = 4.0  # variances of relative poses are larger than their linearisation at independent noise says
 
@@ -97,8 +105,8 @@ def _deviation(poses: NDArray[np.float64], given: NDArray[np.float64]) -> NDArra
 def _linearised(
     poses: NDArray[np.float64], a: NDArray[np.int64], b: NDArray[np.int64], measured: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Perturbations (C, 6) that take measured relative poses to those of the poses, and their derivatives (C, 6, 12) with
-    respect to movements (v, w) of a and b along their own axes."""
+    """Perturbations (C, 6) that take measured relative poses to those of the poses, and their derivatives (C, 6, 12)
+    with respect to movements (v, w) of a and b along their own axes."""
     T_b_a = np.linalg.inv(poses[b]) @ poses[a]
     R, t = T_b_a[:, :3, :3], T_b_a[:, :3, 3]
     w = Rotation.from_matrix(R @ np.swapaxes(measured[:, :3, :3], 1, 2)).as_rotvec()

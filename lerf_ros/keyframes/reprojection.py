@@ -1,33 +1,36 @@
 """Reprojection errors of points in inverse depth, their derivatives and the reduced camera system, compiled by Numba.
 
-A point has fixed axes A_p (3, 3) and a fixed origin o_p, those of one camera that sees it as it was at the start, and the
-unknowns y = (a, b, rho): it lies at ``o_p + A_p (a, b, 1) / rho`` (Civera, Davison and Montiel 2008). In camera i, with
-``T_world_camera = (R_i, c_i)``, it has the homogeneous coordinates ``q = R_i^T (A_p (a, b, 1) + rho (o_p - c_i))``, which
-are defined for points at infinity, too. A pose is perturbed in its own axes: ``c_i <- c_i + R_i v``,
+A point has fixed axes A_p (3, 3) and a fixed origin o_p, those of one camera that sees it as it was at the start, and
+the unknowns y = (a, b, rho): it lies at ``o_p + A_p (a, b, 1) / rho`` (Civera, Davison and Montiel 2008). In camera i,
+with ``T_world_camera = (R_i, c_i)``, it has the homogeneous coordinates ``q = R_i^T (A_p (a, b, 1) + rho (o_p -
+c_i))``, which are defined for points at infinity, too. A pose is perturbed in its own axes: ``c_i <- c_i + R_i v``,
 ``R_i <- R_i exp(w)``; a common focal length correction s scales fx and fy by exp(s). Camera unknowns are
 (v_0, w_0, v_1, ..., s): 6 N + 1.
 
-The loss of an observation is Cauchy's: ``c^2 / 2 log(1 + r^2 / c^2)``, where r is its error in standard deviations.
+The loss of an observation is that of Geman and McClure, ``r^2 / 2 / (1 + r^2 / c^2)``, where r is its error in standard
+deviations and c^2 the 99 % quantile of r^2. Unlike Cauchy's it lets a coherent group of wrong matches pull no more
+than a few right ones do.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lerf_ros.keyframes.epipolar import CAUCHY_SCALE, NEAREST
+from lerf_ros.keyframes.epipolar import NEAREST
 from lerf_ros.keyframes.tracks import Tracks
 
-_C2 = 9.21
+CHI2_99 = 9.21  # 99 % quantile, two degrees of freedom
+_C2 = CHI2_99
 _MIN_Z = 1e-3  # of a bearing with z = 1: a point that is not before a camera is an outlier there ...
 _BEHIND_PX = 1e3  # ... with this error
 _POINT_TRUST = NEAREST**2  # inverse variance of inverse depths about zero; keeps those without parallax determined
 _POINT_STEPS = 10
 
-_compile = njit(nogil=True, cache=True, error_model="numpy")
+_compile: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Points(NamedTuple):
@@ -98,9 +101,12 @@ def reprojection_jacobians(
 
 
 def track_losses(tracks: Tracks, errors: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Cauchy losses (P,) of the observations of each point; sigma: pixels, of an observation with noise 1."""
+    """Geman-McClure losses (P,) of the observations of each point; sigma: pixels, of an observation with noise 1."""
     squared = (errors**2).sum(axis=1) / (sigma * tracks.noise) ** 2
-    return np.bincount(tracks.track, 0.5 * squared / (1.0 + squared / _C2), len(tracks.start) - 1)
+    losses: NDArray[np.float64] = np.bincount(
+        tracks.track, 0.5 * squared / (1.0 + squared / _C2), len(tracks.start) - 1
+    )
+    return losses
 
 
 def refined_points(tracks: Tracks, cameras: Cameras, points: Points, sigma: float) -> Points:
@@ -110,22 +116,22 @@ def refined_points(tracks: Tracks, cameras: Cameras, points: Points, sigma: floa
     return points._replace(unknowns=unknowns)
 
 
-def reduced_system(
-    tracks: Tracks, cameras: Cameras, points: Points, sigma: float, damping: float
-) -> ReducedSystem:
-    """Gauss-Newton's normal equations, reweighted for the loss, without any prior of the cameras; damping multiplies the
-    diagonals of the points' blocks by 1 + damping."""
-    size, P, O = 6 * len(cameras.T_world_camera) + 1, len(tracks.start) - 1, len(tracks.uv)
+def reduced_system(tracks: Tracks, cameras: Cameras, points: Points, sigma: float, damping: float) -> ReducedSystem:
+    """Gauss-Newton's normal equations, reweighted for the loss, without any prior of the cameras; damping multiplies
+    the diagonals of the points' blocks by 1 + damping."""
+    size, count = 6 * len(cameras.T_world_camera) + 1, len(tracks.start) - 1
     system = ReducedSystem(
-        np.zeros((size, size)), np.zeros(size), np.empty((P, 3, 3)), np.empty((P, 3)), np.empty((O, 7, 3))
+        np.zeros((size, size)),
+        np.zeros(size),
+        np.empty((count, 3, 3)),
+        np.empty((count, 3)),
+        np.empty((len(tracks.uv), 7, 3)),
     )
     _reduce(*_arrays(tracks, cameras, points), (sigma * tracks.noise) ** -2.0, damping, *system)
     return system
 
 
-def stepped_points(
-    tracks: Tracks, points: Points, system: ReducedSystem, camera_step: NDArray[np.float64]
-) -> Points:
+def stepped_points(tracks: Tracks, points: Points, system: ReducedSystem, camera_step: NDArray[np.float64]) -> Points:
     """Points after the step that goes with a step (6 N + 1,) of the cameras."""
     per_camera = np.c_[camera_step[:-1].reshape(-1, 6)[tracks.image], np.full(len(tracks.image), camera_step[-1])]
     pull = np.einsum("ock,oc->ok", system.coupling, per_camera)
@@ -252,7 +258,7 @@ def _refine_points(start, image, uv, T, K, origins, axes, unknowns, precision):
 def _reduce(
     start, image, uv, T, K, origins, axes, unknowns, precision, damping, S, gradient, inverses, of_points, coupling
 ):
-    size, last = len(gradient), len(gradient) - 1
+    last = len(gradient) - 1
     error, J, Jp = np.empty(2), np.empty((2, 7)), np.empty((2, 3))
     V, Y = np.empty((3, 3)), np.empty((7, 3))
     for p in range(len(start) - 1):
