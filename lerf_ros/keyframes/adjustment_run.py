@@ -167,6 +167,8 @@ class AdjustmentRun:
             .deviation(Cameras(poses, np.ones((len(poses), 4)), 0.0))[:-1]
             .reshape(-1, 2, 3)
         )
+        if len(deviation) == 0:
+            return self.options.translation, self.options.rotation
         factors = np.clip(_MAD_TO_SIGMA * np.median(np.abs(deviation), axis=(0, 2)), 0.1, 1.0)
         return self.options.translation * float(factors[0]), self.options.rotation * float(factors[1])
 

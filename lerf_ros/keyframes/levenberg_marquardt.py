@@ -104,7 +104,7 @@ class LevenbergMarquardt:
         step = -cho_solve(cho_factor(hessian, check_finite=False), system.gradient + deviation / sigmas)
         if prior.log_focal == 0.0:
             step[-1] = 0.0
-        cameras = _moved(self.cameras, step)
+        cameras = moved_cameras(self.cameras, step)
         points = stepped_points(tracks, self.points, system, step)
         if self._loss(cameras, points) < loss:
             self.cameras, self.points = cameras, points
@@ -121,7 +121,7 @@ class LevenbergMarquardt:
         return float(losses.sum() + of_points + 0.5 * (self._prior.deviation(cameras) ** 2).sum())
 
 
-def _moved(cameras: Cameras, step: NDArray[np.float64]) -> Cameras:
+def moved_cameras(cameras: Cameras, step: NDArray[np.float64]) -> Cameras:
     """Cameras after a step (6 N + 1,)."""
     v, w = np.split(step[:-1].reshape(-1, 6), 2, axis=1)
     T = cameras.T_world_camera.copy()

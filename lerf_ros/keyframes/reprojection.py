@@ -103,9 +103,7 @@ def reprojection_jacobians(
 def track_losses(tracks: Tracks, errors: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Geman-McClure losses (P,) of the observations of each point; sigma: pixels, of an observation with noise 1."""
     squared = (errors**2).sum(axis=1) / (sigma * tracks.noise) ** 2
-    losses: NDArray[np.float64] = np.bincount(
-        tracks.track, 0.5 * squared / (1.0 + squared / _C2), len(tracks.start) - 1
-    )
+    losses: NDArray[Any] = np.bincount(tracks.track, 0.5 * squared / (1.0 + squared / _C2), len(tracks.start) - 1)
     return losses
 
 
