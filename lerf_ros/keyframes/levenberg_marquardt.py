@@ -24,7 +24,7 @@ from lerf_ros.keyframes.tracks import Tracks
 
 MAX_ITERATIONS = 20
 _MIN_DAMPING = 1e-5  # below it none: any would slow down the movement of all poses together, which only the prior sees
-_CONVERGED = 0.05  # of the prior's standard deviations: a step in which no pose moves by more is the last one
+_CONVERGED = 0.05  # of the prior's standard deviations: after a step in which no pose moves by more, it ends
 _RAYLEIGH_MEDIAN = np.sqrt(2.0 * np.log(2.0))  # of the length of a 2D vector with standard normal components
 _MIN_SIGMA_PX = 0.05  # no keypoint is located better; avoids a division by zero for perfect data
 
@@ -79,7 +79,7 @@ class LevenbergMarquardt:
 
     Attributes:
         cameras, points: as they are so far.
-        sigma: pixels per axis, of observations with noise 1.
+        sigma: pixels per axis, of observations with noise 1; given at the start, or estimated from the errors.
         iterations: that have been made.
     """
 
