@@ -16,7 +16,7 @@ from lerf_ros.keyframes.plane_sweep import plane_sweep
 from lerf_ros.keyframes.semi_global import aggregated
 
 MATCHING_NOISE = 0.15  # px, standard deviation of the disparity of a right match
-WITNESSES = 2  # other views that must agree with a pixel's depth
+WITNESSES = 1  # other views that must agree with a pixel's depth: what few views show has no more
 _PRIOR_WEIGHT = 2.0  # observations that MATCHING_NOISE counts for, in the variance of a pixel
 _AGREEMENT = 3 * 2**0.5  # standard deviations: of the difference of two right matches
 
@@ -77,9 +77,10 @@ def confirmed(
     """A view's inverse depth where other views, matched by themselves, show the same surface: its mean over them.
 
     A pixel is seen at a pixel of each other view, whose own point is taken back to this view. The two agree where their
-    inverse depths differ by no more than two right matches do. The variance of a pixel is estimated from the
-    differences, with `MATCHING_NOISE` as prior: ``(n0 s0^2 + sum_j (q_j - q)^2) / (n0 + n)`` for n views that agree. It
-    is not divided by n: what a surface looks like misleads all views alike.
+    inverse depths differ by no more than two right matches do. The variance of a pixel is the mean of its posterior,
+    ``(n0 s0^2 + sum_j (q_j - q)^2) / (n0 + n - 2)`` for n views that agree, with a scaled inverse chi-squared prior of
+    n0 observations with `MATCHING_NOISE` s0 (Gelman et al., Bayesian Data Analysis, section 2.6). It is not that of
+    the mean of the views: what a surface looks like misleads all of them alike.
 
     Args:
         inverse_depth: (h, w) 1/m, of this view.
@@ -103,7 +104,7 @@ def confirmed(
     n = agrees.sum(dim=0)
     spread = torch.where(agrees, difference.square(), 0).sum(dim=0)
     mean = q + torch.where(agrees, difference, 0).sum(dim=0) / (n + 1)
-    variance = (_PRIOR_WEIGHT * noise**2 + spread) / (_PRIOR_WEIGHT + n)
+    variance = (_PRIOR_WEIGHT * noise**2 + spread) / (_PRIOR_WEIGHT + n - 2).clamp_min(1)
     known = n >= WITNESSES
     return Confirmed(*(torch.where(known, each, torch.nan).view(height, width) for each in (mean, variance)))
 

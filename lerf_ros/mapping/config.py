@@ -201,8 +201,8 @@ class SurfaceConfig:
     """The points at which questions are answered."""
 
     spacing: float = 0.02  # m, at most one point per cell of this size
-    min_opacity: float = 0.7
-    max_spread: float = 0.06  # of the depth: (84th - 16th percentile along the ray) / median depth
+    min_opacity: float = 0.5
+    max_spread: float = 0.15  # standard deviation of the depth along the ray / median depth
 
 
 @dataclass(frozen=True)
