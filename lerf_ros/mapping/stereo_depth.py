@@ -243,7 +243,8 @@ class StereoDepth:
         depth_z = torch.where(q > _SURE * sigma, 1 / q, torch.nan)
         if float(depth_z.isfinite().float().mean()) > _ENOUGH_CONFIRMED:
             self._depths[slot] = float(depth_z.nanmedian())
-            self._rate(np.array([slot]))
+            unknown = self._known[: len(self._depths)] & np.isnan(self._depths)
+            self._rate(np.flatnonzero(unknown | (np.arange(len(unknown)) == slot)))
         return store.write_stereo(slot, store.generations[slot], depth_z, sigma * depth_z.square())
 
     def _projections(self, views: int | NDArray[np.int64], others: int | NDArray[np.int64]) -> Tensor:
