@@ -27,6 +27,7 @@ SOURCES = [
     pose((0.02, 0.15, 0.0), (0.02, 0.0, 0.05)),
     pose((0.0, -0.15, -0.05)),
 ]
+TEXTURE = Texture()
 SURFACES = {
     "plane in front": [plane((0.0, 0.0, 1.0), 2.0)],
     "slanted plane": [plane((0.45, 0.15, 0.88), 1.9)],
@@ -34,9 +35,8 @@ SURFACES = {
 }
 
 
-def stereo(surfaces):
+def stereo(surfaces, texture=TEXTURE):
     """A reference at the origin, four sources around it, and the reference's true inverse depth."""
-    texture = Texture()
     reference, depth_z = view(surfaces, texture, pose())
     sources = np.stack([view(surfaces, texture, T)[0] for T in SOURCES])
     K = CAMERA.matrix()
@@ -86,6 +86,19 @@ def test_neither_gain_nor_offset_makes_a_difference(scene):
     other = plane_sweep_torch(scene.reference, 0.6 * scene.sources + 0.1, scene.projections, q)
     difference = (cost - other)[BORDER:-BORDER, BORDER:-BORDER, :10].abs()  # there all windows lie in all sources
     assert difference.median() < 5e-3 and difference.quantile(0.95) < 0.1  # it is the noise of what varies little
+
+
+def test_a_view_without_texture_has_no_depth(wall):
+    grey = torch.full_like(wall.reference, 0.5)
+    assert match(grey, wall.sources, wall.projections, wall.spacing, PLANES).isnan().all()
+
+
+def test_a_gap_in_the_texture_is_filled():
+    scene = stereo(SURFACES["plane in front"], lambda x: np.where(np.abs(x[..., 0]) < 0.15, 0.5, TEXTURE(x)))
+    gap = slice(44, 52)  # px, of which no window shows texture
+    assert scene.reference[:, gap.start - 2 : gap.stop + 2].std() < 1e-6
+    q = match(scene.reference, scene.sources, scene.projections, scene.spacing, PLANES)
+    assert ((q - 0.5).abs() < scene.spacing)[BORDER:-BORDER, gap].float().mean() > 0.97
 
 
 def test_an_occluder_in_half_of_the_sources_does_no_harm(scene):

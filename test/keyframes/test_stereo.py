@@ -195,7 +195,7 @@ def walk(request, rooms):
 
 def test_depth_of_rooms_is_right_where_it_is_confirmed(walk):
     error = np.abs(1 / walk.found.inverse_depth - walk.truth)[np.isfinite(walk.found.inverse_depth)]
-    before = np.abs(1 / np.maximum(walk.matched, 0.01) - walk.truth)
+    before = np.abs(1 / np.maximum(np.nan_to_num(walk.matched), 0.01) - walk.truth)
     print(f"confirmed {error.size / walk.truth.size:.2f}, median error {np.median(error):.4f} m")
     assert error.size > 0.5 * walk.truth.size
     assert np.median(error) < 0.015 and (error > 0.05).mean() < 0.13
@@ -273,7 +273,7 @@ def test_one_pair_against_opencv(rectified, planes_per_pixel, worse_median, wors
         kept = np.isfinite(found) & is_shown
         f_b = camera.fx * BASELINE
         depths.append(f_b / disparity[kept])
-        ours.append(1 / np.maximum(q[kept], 0.01))
+        ours.append(1 / np.maximum(np.nan_to_num(q[kept]), 0.01))
         theirs.append(f_b / found[kept])
     truth, own, other = (np.concatenate(each) for each in (depths, ours, theirs))
     own, other = np.abs(own - truth), np.abs(other - truth)
