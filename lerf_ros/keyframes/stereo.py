@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lerf_ros.keyframes.plane_sweep import plane_sweep
-from lerf_ros.keyframes.semi_global import aggregated
+from lerf_ros.keyframes.semi_global import STEP_PENALTY, aggregated
 
 MATCHING_NOISE = 0.15  # px, standard deviation of the disparity of a right match
 WITNESSES = 1  # other views that must agree with a pixel's depth: what few views show has no more
@@ -47,7 +47,8 @@ def plane_spacing(projections: Tensor, height: int, width: int) -> float:
 
 
 def match(reference: Tensor, sources: Tensor, projections: Tensor, spacing: float, planes: int) -> Tensor:
-    """Inverse depth (h, w) of each pixel of a view by semi-global matching with source views.
+    """Inverse depth (h, w) of each pixel of a view by semi-global matching with source views; NaN where all planes cost
+    the same, because neither the pixel nor what lies around it has texture.
 
     Planes are `spacing` apart from infinity on; between them, the minimum of a parabola through three costs is taken.
 
@@ -63,7 +64,8 @@ def match(reference: Tensor, sources: Tensor, projections: Tensor, spacing: floa
     best = cost.argmin(dim=2, keepdim=True).clamp(1, planes - 2)
     nearer, own, farther = (cost.gather(2, best + step)[..., 0] for step in (1, 0, -1))
     offset = (farther - nearer) / (2 * (farther + nearer - 2 * own)).clamp_min(1e-6)
-    return spacing * (best[..., 0] + offset.clamp(-0.5, 0.5))
+    is_decided = cost.amax(dim=2) - own > STEP_PENALTY
+    return torch.where(is_decided, spacing * (best[..., 0] + offset.clamp(-0.5, 0.5)), torch.nan)
 
 
 def confirmed(

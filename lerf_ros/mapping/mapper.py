@@ -233,10 +233,12 @@ class Mapper:
     def find_depth(self, work: StereoWork) -> None:
         """Does `stereo.next_work`. The first depth of a map without a depth camera decides the mapped volume."""
         assert self.stereo is not None and self.store is not None
-        had_depth = self.store.has_stereo(work.slot)
+        had_depth = self.stereo.has_confirmed(work.slot)
         if not self.stereo.do(work):
             return
         self.version += 1
+        if not self.stereo.has_confirmed(work.slot):
+            return
         if self._bounds_are_guessed:
             self._bounds_are_guessed = False
             self._begin_anew()

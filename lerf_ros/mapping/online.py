@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,7 +143,8 @@ class OnlineMapper:
         self.settle()
         taken = min(time.monotonic() - begun, _LONGEST_UNIT)
         share = self.mapper.config.depth.time_share
-        self._owed_by_stereo = max(self._owed_by_stereo, 0.0) + taken * (1 - share) / share
+        owed = taken * (1 - share) / share if share > 0 else math.inf
+        self._owed_by_stereo = max(self._owed_by_stereo, 0.0) + owed
 
     def _encode_or_step(self, store: KeyframeStore, may_step: bool) -> StepStats | None:
         waiting = self._next_to_encode(store) if self.encoding else None

@@ -70,9 +70,11 @@ class StereoDepth:
         self._depths = np.full(K, np.nan)  # m, about how far away is what a keyframe shows
         self._scores = np.zeros((K, views))
         self._matched_with = np.zeros((K, views), bool)
+        self._replaced_scores = np.zeros(K)  # sum, of views that were matched with and are not there any more
         self._is_matched = np.zeros(K, bool)
         self._needs_match = np.zeros(K, bool)
         self._has_inverse_depth = np.zeros(K, bool)
+        self._has_confirmed = np.zeros(K, bool)
         self._unconfirmed: dict[int, None] = {}  # slots, in the order in which they are to be confirmed
         self._next_between = 0
         self._next_work: StereoWork | None = None
@@ -108,6 +110,7 @@ class StereoDepth:
         self._poses[slots] = self._store.host_poses[slots]
         stale = self._matched_with[:, slots].any(axis=1) | np.isin(np.arange(len(self._is_matched)), slots)
         self._matched_with[stale] = self._is_matched[stale] = False
+        self._replaced_scores[stale] = 0
         self._rate(np.flatnonzero(self._known[: len(self._depths)]))
 
     @property
@@ -129,13 +132,17 @@ class StereoDepth:
     @torch.no_grad()
     def do(self, work: StereoWork) -> bool:
         """Matches a keyframe with the views that suit it best, if that is the work, and writes the depth that the
-        keyframes around it confirm to the store; False: none do."""
+        keyframes around it confirm to the store; False: there are too few of them."""
         self._has_changed = True
         if work.matches:
             self._match(work.slot)
             self._unconfirmed.update(dict.fromkeys(self._witnesses(work.slot)))
         self._unconfirmed.pop(work.slot, None)
         return self._confirm(work.slot)
+
+    def has_confirmed(self, slot: int) -> bool:
+        """Whether depth has been confirmed for a good part of a keyframe since it came."""
+        return bool(self._has_confirmed[slot])
 
     def _match(self, slot: int) -> None:
         best = np.argsort(-self._scores[slot], kind="stable")[: self._config.sources]
@@ -149,6 +156,7 @@ class StereoDepth:
         self._has_inverse_depth[slot] = self._is_matched[slot] = True
         self._matched_with[slot] = False
         self._matched_with[slot, sources] = True
+        self._replaced_scores[slot] = 0
 
     def _enter(self, slot: int) -> None:
         store = self._store
@@ -156,7 +164,8 @@ class StereoDepth:
         grey = (store.images[slot].float() @ weights)[None, None]
         self._greys[slot] = F.interpolate(grey, size=self._greys.shape[1:], mode="area")[0, 0].round().to(torch.uint8)
         self._replace_view(slot, store.host_poses[slot])
-        self._matched_with[slot] = self._is_matched[slot] = False
+        self._matched_with[slot] = self._is_matched[slot] = self._has_confirmed[slot] = False
+        self._replaced_scores[slot] = 0
         self._unconfirmed.pop(slot, None)
         depth_z = store.depth_z[slot].float()
         missing = float(depth_z.isnan().float().mean())
@@ -170,6 +179,7 @@ class StereoDepth:
 
     def _replace_view(self, view: int, T_world_camera: Pose) -> None:
         self._poses[view], self._known[view] = T_world_camera, True
+        self._replaced_scores += self._matched_with[:, view] * self._scores[:, view]
         self._matched_with[:, view] = False
 
     def _rate(self, slots: NDArray[np.int64]) -> None:
@@ -210,7 +220,7 @@ class StereoDepth:
         """(K,) in the sum of the scores of a keyframe's sources, were it matched now; 0 where that is not worth it."""
         useful = np.where(self._scores > _LEAST_SCORE, self._scores, 0.0)
         best = -np.partition(-useful, self._config.sources - 1, axis=1)[:, : self._config.sources].sum(axis=1)
-        gains = best - (useful * self._matched_with).sum(axis=1)
+        gains = best - (useful * self._matched_with).sum(axis=1) - self._replaced_scores
         again = np.where(gains > _LEAST_GAIN, gains, 0.0)
         first = np.where(gains > 0, gains + _FIRST, 0.0)
         return np.where(self._needs_match, np.where(self._has_inverse_depth, again, first), 0.0)
@@ -242,8 +252,9 @@ class StereoDepth:
         sigma = F.interpolate(found.variance[None, None], size=size, mode="nearest-exact")[0, 0].sqrt()
         depth_z = torch.where(q > _SURE * sigma, 1 / q, torch.nan)
         if float(depth_z.isfinite().float().mean()) > _ENOUGH_CONFIRMED:
-            self._depths[slot] = float(depth_z.nanmedian())
-            self._rate(np.array([slot]))
+            self._depths[slot], self._has_confirmed[slot] = float(depth_z.nanmedian()), True
+            unknown = self._known[: len(self._depths)] & np.isnan(self._depths)
+            self._rate(np.flatnonzero(unknown | (np.arange(len(unknown)) == slot)))
         return store.write_stereo(slot, store.generations[slot], depth_z, sigma * depth_z.square())
 
     def _projections(self, views: int | NDArray[np.int64], others: int | NDArray[np.int64]) -> Tensor:

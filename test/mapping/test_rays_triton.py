@@ -17,7 +17,7 @@ RAYS = 150
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter() >= 6
+    assert passed_under_the_interpreter() >= 7
 
 
 def store_of(keyframes, language, recent):
@@ -28,6 +28,7 @@ def store_of(keyframes, language, recent):
     store.images.copy_(torch.randint(0, 256, store.images.shape, generator=generator, dtype=torch.uint8))
     depth_z = 1 + 3 * torch.rand(store.depth_z.shape, generator=generator)
     store.depth_z.copy_(torch.where(depth_z < 2, torch.nan, depth_z))
+    store.depth_sigma.copy_(torch.where(depth_z > 3, 0.1 * torch.rand(depth_z.shape, generator=generator), 0.0))
     turned = torch.linalg.qr(torch.randn(8, 3, 3, generator=generator, dtype=torch.float64)).Q
     store.poses[:, :3, :3].copy_(turned)
     offset = torch.randn(8, 3, generator=generator, dtype=torch.float64)
@@ -54,9 +55,11 @@ def test_agrees_with_the_reference(keyframes, language, recent, guided):
     found = draw_triton(store, chance, 60, 40, guided, BOUNDS.center_on(DEVICE), BOUNDS.radius)
     batch = drawn_batch(store, chance, 60, 40, guided, BOUNDS)
     expected = (
-        batch.rays.origins, batch.rays.directions, batch.z_per_t, batch.slots, batch.uv, batch.rgb, batch.t_measured
+        batch.rays.origins, batch.rays.directions, batch.z_per_t, batch.slots, batch.uv, batch.rgb, batch.t_measured,
+        batch.t_sigma,
     )  # fmt: skip
     assert batch.t_measured.isnan().any() and batch.t_measured.isfinite().any()
+    assert (batch.t_sigma == 0).any() and (batch.t_sigma > 0).any()
     for value, other in zip(found, expected, strict=True):
         assert value.shape == other.shape and value.dtype == other.dtype
         torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-6, equal_nan=True)
@@ -82,5 +85,17 @@ def test_the_last_chance_below_one_stays_inside():
 
     store = store_of(8, [7], [7])
     chance = torch.full((5, RAYS), 1 - 2**-24, device=DEVICE)
-    *_, slots, uv, _, _ = draw_triton(store, chance, 60, 40, RAYS, BOUNDS.center_on(DEVICE), BOUNDS.radius)
+    *_, slots, uv, _, _, _ = draw_triton(store, chance, 60, 40, RAYS, BOUNDS.center_on(DEVICE), BOUNDS.radius)
     assert (slots == 7).all() and (uv == torch.tensor([63.0, 47.0], device=DEVICE)).all()
+
+
+def test_standard_deviations_of_depth_are_along_the_ray():
+    store = store_of(8, [], [])
+    batch = drawn_batch(store, torch.rand(5, RAYS, generator=torch.Generator().manual_seed(3)), 0, 40, 0, BOUNDS)
+    u, v = batch.uv.long().unbind(dim=-1)
+    ray = torch.stack([batch.uv[:, 0], batch.uv[:, 1], torch.ones(RAYS)])
+    fx, fy, cx, cy = store.intrinsics[batch.slots].unbind(dim=-1)
+    t_per_z = torch.stack([(ray[0] - cx) / fx, (ray[1] - cy) / fy, ray[2]]).norm(dim=0)
+    depth_sigma = store.depth_sigma[batch.slots, v, u].float()
+    torch.testing.assert_close(batch.t_sigma, depth_sigma * t_per_z)
+    assert (depth_sigma > 0).sum() > 20

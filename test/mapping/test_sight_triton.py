@@ -31,7 +31,7 @@ def assert_agrees(store, slots, x_world):
     from lerf_ros.mapping import sight
     from lerf_ros.mapping.sight_triton import seen_by_triton
 
-    found = seen_by_triton(store, slots, x_world, sight.NEAREST, sight.VISIBLE_WITHIN)
+    found = seen_by_triton(store, slots, x_world, sight.NEAREST, sight.VISIBLE_WITHIN, sight.VISIBLE_SIGMAS)
     expected = seen_by_torch(store, slots, x_world)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
@@ -41,7 +41,7 @@ def assert_agrees(store, slots, x_world):
 
 @starts_interpreter
 def test_under_the_interpreter(passed_under_the_interpreter):
-    assert passed_under_the_interpreter() >= 5
+    assert passed_under_the_interpreter() >= 6
 
 
 @needs_kernels
@@ -72,6 +72,18 @@ def test_between_two_pixels_both_take_the_even_one(store):
     x_world = torch.stack([(u - 31.5) / 40.0, torch.zeros_like(u), torch.ones_like(u)], dim=1)
     sight = assert_agrees(store, torch.tensor([[0]], device=DEVICE), x_world)
     assert sight.measured_z[0].tolist() == [20.0, 22.0, 34.0, 34.0]
+
+
+@needs_kernels
+def test_points_within_three_standard_deviations_of_stereo_depth_are_visible(store):
+    store.poses[0] = torch.eye(4)
+    store.depth_z[0] = 2.0
+    store.depth_sigma[0, :, :32], store.depth_sigma[0, :, 32:] = 0.0625, 0.0
+    z = torch.tensor([1.74, 1.72, 2.30, 2.32, 1.92, 1.88], device=DEVICE, dtype=torch.float64)
+    left, right = (torch.stack([u * z, torch.zeros_like(z), z], dim=1) for u in (-0.25, 0.25))
+    sight = assert_agrees(store, torch.tensor([[0]], device=DEVICE), torch.cat([left, right]))
+    # 3 x 0.0625 m beyond 5 % of the point's depth; without a standard deviation, only these 5 %
+    assert sight.sees[0].tolist() == [True, False, True, False, True, True, False, False, False, False, True, False]
 
 
 @needs_kernels

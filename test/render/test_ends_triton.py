@@ -18,7 +18,7 @@ def test_under_the_interpreter(passed_under_the_interpreter):
 def test_rays_of_many_kinds_end_where_the_reference_says(samples):
     from lerf_ros.render.ends_triton import ray_ends_triton
 
-    sigmas, _, t_edges, _ = rays(samples)
+    sigmas, _, t_edges, *_ = rays(samples)
     found, expected = Ends(*ray_ends_triton(sigmas, t_edges)), ray_ends_torch(sigmas.double(), t_edges.double())
     for name in ("weights", "t_median", "opacity"):
         torch.testing.assert_close(getattr(found, name).double(), getattr(expected, name), atol=2e-6, rtol=2e-5)
@@ -31,5 +31,5 @@ def test_rays_of_many_kinds_end_where_the_reference_says(samples):
 def test_no_rays():
     from lerf_ros.render.ends_triton import ray_ends_triton
 
-    sigmas, _, t_edges, _ = rays(12)
+    sigmas, _, t_edges, *_ = rays(12)
     assert [tuple(x.shape) for x in ray_ends_triton(sigmas[:0], t_edges[:0])] == [(0, 12), (0,), (0,), (0,)]
