@@ -107,7 +107,8 @@ class DepthConfig:
     planes: int = 128  # depths that are compared: disparities of so many pixels
     sources: int = 4  # views that a keyframe is matched with
     between: int = 16  # frames that are kept to match keyframes with, the latest that did not become one
-    time_share: float = 0.25  # of the working time, while keyframes wait that could be matched better
+    time_share: float = 0.4  # of the working time, while keyframes wait that could be matched better
+    prior: str = "none"  # a monocular depth model: none, a folder, or owner/model; see `keyframes.depth_prior`
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.poses import Pose, rotation_angle
+from lerf_ros.keyframes.depth_prior import DepthPrior
 from lerf_ros.mapping import checkpoint
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
@@ -86,6 +87,7 @@ class Mapper:
         device: torch device.
         seed: of initial values and random rays; sets torch's global seed.
         dense_dim: of the dense features that regularise language; 0 for none.
+        depth_prior: completes the depth that stereo finds.
 
     Attributes:
         version: grows with every change of the map.
@@ -102,10 +104,12 @@ class Mapper:
         device: torch.device | str,
         seed: int = 0,
         dense_dim: int = 0,
+        depth_prior: DepthPrior | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.config = config
         self.embed_dim = embed_dim
+        self._depth_prior = depth_prior
         self.dense_dim = dense_dim
         self.device = torch.device(device)
         self.version = self.keyframes_version = 0
@@ -148,6 +152,11 @@ class Mapper:
     @property
     def outside_share(self) -> float:
         return self._points_outside / max(self._points, 1)
+
+    @property
+    def lacks_baseline(self) -> bool:
+        """As `StereoDepth.lacks_baseline`; False where there is no stereo."""
+        return self.stereo is not None and self.stereo.lacks_baseline
 
     def tune(self, values: Mapping[str, float]) -> None:
         """Changes some of the settings `config.TUNABLE`, by dotted name, in the midst of mapping."""
@@ -363,7 +372,9 @@ class Mapper:
         self.stereo = self._make_stereo(self.store)
 
     def _make_stereo(self, store: KeyframeStore) -> StereoDepth | None:
-        return StereoDepth(self.config.depth, self.config.keyframe, store) if self.config.depth.stereo else None
+        if not self.config.depth.stereo:
+            return None
+        return StereoDepth(self.config.depth, self.config.keyframe, store, self._depth_prior)
 
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None

@@ -16,6 +16,7 @@ import torch
 
 from lerf_ros.features.dense import load_dense
 from lerf_ros.features.encoder import Encoder
+from lerf_ros.keyframes.depth_prior import load_depth_prior
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.corrections import Correction, Trajectory
@@ -28,7 +29,7 @@ from lerf_ros.mapping.stereo_depth import StereoWork
 from lerf_ros.mapping.training import StepStats
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_UNIT = 0.5  # s, of stereo: what takes longer was compiling kernels
+_MOST_OWED = 0.5  # s, of other work after stereo: what took longer was urgent, or compiled kernels
 
 
 class _Part(NamedTuple):
@@ -73,11 +74,13 @@ class OnlineMapper:
 
     Raises:
         EncoderError: `dense.model` cannot be loaded.
+        DepthPriorError: `depth.prior` cannot be loaded.
     """
 
     def __init__(self, config: MapperConfig, encoder: Encoder, device: torch.device | str, seed: int = 0) -> None:
         self._device, self._seed = torch.device(device), seed
         self.encoder = encoder
+        self._depth_prior = load_depth_prior(config.depth.prior, device)
         self._dense = load_dense(config.dense.model, config.dense.pretrained, device, encoder)
         # a map knows which features it was made with, whatever "auto" means elsewhere
         self._config = config if self._dense is None else config.override({"dense.model": self._dense.name})
@@ -86,7 +89,9 @@ class OnlineMapper:
     def reset(self) -> None:
         """Forgets the map and begins a new one with the settings that this object was made with."""
         dense_dim = self._dense.dim if self._dense is not None else 0
-        self.mapper = Mapper(self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim)
+        self.mapper = Mapper(
+            self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim, self._depth_prior
+        )
         self._encoding_time = self._training_time = self._owed_by_stereo = 0.0
         self._begin()
 
@@ -141,10 +146,12 @@ class OnlineMapper:
         begun = time.monotonic()
         self.mapper.find_depth(work)
         self.settle()
-        taken = min(time.monotonic() - begun, _LONGEST_UNIT)
-        share = self.mapper.config.depth.time_share
-        owed = taken * (1 - share) / share if share > 0 else math.inf
-        self._owed_by_stereo = max(self._owed_by_stereo, 0.0) + owed
+        taken, share = time.monotonic() - begun, self.mapper.config.depth.time_share
+        if share > 0:
+            owed = max(self._owed_by_stereo, 0.0) + taken * (1 - share) / share
+            self._owed_by_stereo = min(owed, _MOST_OWED)
+        else:
+            self._owed_by_stereo = math.inf
 
     def _encode_or_step(self, store: KeyframeStore, may_step: bool) -> StepStats | None:
         waiting = self._next_to_encode(store) if self.encoding else None

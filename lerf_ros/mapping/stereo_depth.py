@@ -14,8 +14,10 @@ from torch import Tensor
 
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.host import on_device
+from lerf_ros.keyframes.depth_completion import complete, fit_scale_shift
+from lerf_ros.keyframes.depth_prior import DepthPrior
 from lerf_ros.keyframes.plane_sweep import plane_projections
-from lerf_ros.keyframes.stereo import WITNESSES, confirmed, enlarged, match, plane_spacing
+from lerf_ros.keyframes.stereo import WITNESSES, Confirmed, confirmed, enlarged, match, plane_spacing
 from lerf_ros.keyframes.view_selection import BEST_ANGLE, source_scores
 from lerf_ros.mapping.config import DepthConfig, KeyframeConfig
 from lerf_ros.mapping.frame import Frame
@@ -29,6 +31,7 @@ _FIRST = 100.0  # added to the gain of a keyframe that was never matched: it com
 _ENOUGH_SCORE = 1.0  # in that sum: with less, better views are waited for while there is other work
 _ENOUGH_CONFIRMED = 0.1  # of the pixels: then their median says how far away is what a keyframe shows
 _WITNESSES = 6  # keyframes at most that are asked whether they agree
+_FEW_VIEWS = 3  # keyframes, from which on they could have depth
 _BETWEEN_MOTION = 0.3  # of the motion that makes a keyframe, between two frames that are kept
 _SURE = 10.0  # standard deviations between an inverse depth and zero, or what is found is no use
 _NEAREST = 0.01  # m
@@ -51,13 +54,17 @@ class StereoDepth:
     ones. What it finds counts where other keyframes, matched by themselves, find the same; so each match also confirms
     depth of the keyframes around it.
 
+    Where a learned prior is given, it completes what stereo confirms, see `depth_completion`.
+
     Views are numbered: first the slots of the store, then the places for frames between keyframes.
 
     Memory: the grey images and inverse depths of all slots at the resolution of stereo, 0.4 MB a slot at 320 x 240.
     """
 
-    def __init__(self, config: DepthConfig, keyframe: KeyframeConfig, store: KeyframeStore) -> None:
-        self._config, self._keyframe, self._store = config, keyframe, store
+    def __init__(
+        self, config: DepthConfig, keyframe: KeyframeConfig, store: KeyframeStore, prior: DepthPrior | None = None
+    ) -> None:
+        self._config, self._keyframe, self._store, self._prior = config, keyframe, store, prior
         camera, device, K = store.camera, store.images.device, store.config.capacity
         h = min(config.rows, camera.height)
         self._camera = camera.resized(max(1, round(camera.width * h / camera.height)), h)
@@ -139,6 +146,12 @@ class StereoDepth:
             self._unconfirmed.update(dict.fromkeys(self._witnesses(work.slot)))
         self._unconfirmed.pop(work.slot, None)
         return self._confirm(work.slot)
+
+    @property
+    def lacks_baseline(self) -> bool:
+        """Whether there are some keyframes without depth, all that can be matched has been, and none has got any."""
+        slots = self._needs_match & self._known[: len(self._depths)]
+        return bool(slots.sum() >= _FEW_VIEWS and not self._has_confirmed.any() and self.next_work is None)
 
     def has_confirmed(self, slot: int) -> bool:
         """Whether depth has been confirmed for a good part of a keyframe since it came."""
@@ -247,6 +260,9 @@ class StereoDepth:
             on_device(to_others.float(), device),
             on_device(from_others.float(), device),
         )
+        if self._prior is not None:
+            relative = self._prior.predict(store.colours(slot), (self._greys.shape[1], self._greys.shape[2]))
+            found = Confirmed(*complete(*found, relative, fit_scale_shift(relative, *found)))
         size = store.camera.height, store.camera.width
         q = enlarged(found.inverse_depth, *size)
         sigma = F.interpolate(found.variance[None, None], size=size, mode="nearest-exact")[0, 0].sqrt()

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from lerf_ros.features.encoder import EncoderError
+from lerf_ros.keyframes.depth_prior import DepthPriorError
 from lerf_ros.ros import words
 from lerf_ros.ros.autosave import AutoSave
 from lerf_ros.ros.bridge import Turn, finished
@@ -252,7 +253,7 @@ class LerfNode(LifecycleNodeMixin, Node):
         """Says why the node could not be `what`; the status goes on saying it."""
         self._failure = f"{self.get_name()} could not be {what}: {error}"
         self.get_logger().error(self._failure)
-        if not isinstance(error, (EncoderError, ValueError, OSError)):  # nothing that a user can mend
+        if not isinstance(error, (EncoderError, DepthPriorError, ValueError, OSError)):  # nothing that a user can mend
             self.get_logger().error("".join(traceback.format_exception(error)))
 
     @property

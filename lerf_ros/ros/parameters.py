@@ -106,6 +106,12 @@ LERF_PARAMETERS: tuple[Parameter, ...] = (
         read=Read.ACTIVATE,
     ),
     Parameter(
+        "depth.prior",
+        "none",
+        "monocular depth model that completes the depth found by stereo: none, the folder of a transformers model, or "
+        "owner/model on the Hugging Face hub, which is then downloaded",
+    ),
+    Parameter(
         "depth.transport",
         "raw",
         "as image.transport, on ~/depth/compressedDepth or ~/depth/compressed",
@@ -356,7 +362,7 @@ def mapper_config(parameters: Settings, preset: str) -> MapperConfig:
             values[setting] = parameters[name]
     if parameters["replay.recent"] >= 0:
         values["replay.recent"] = parameters["replay.recent"]
-    for name in ("dense.model", "dense.pretrained"):
+    for name in ("dense.model", "dense.pretrained", "depth.prior"):
         if parameters[name]:
             values[name] = parameters[name]
     for override in filter(None, parameters["map.overrides"]):

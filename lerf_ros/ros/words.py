@@ -7,6 +7,10 @@ from lerf_ros.ros.input_health import InputHealth
 from lerf_ros.ros.snapshot import MUCH_OUTSIDE
 from lerf_ros.ros.worker import WorkerStatistics
 
+LACKS_BASELINE = (
+    "no depth can be found: there is no depth camera, and the camera has turned without moving; move it sideways"
+)
+
 
 def refusal(name: str, state: str, error: Exception | None, failure: str) -> str:
     """Why nothing can be answered at present, and what to do; empty when it can.
@@ -55,6 +59,8 @@ def progress(health: InputHealth | None, statistics: WorkerStatistics, idle: boo
     if statistics.outside_share > MUCH_OUTSIDE:
         share = f"{statistics.outside_share:.0%} of what is measured"
         return f"{doing}, but {share} lies outside the mapped volume: raise scene.radius"
+    if statistics.lacks_baseline:
+        return f"{doing}, but {LACKS_BASELINE}"
     if health.doubt:
         return f"{doing}, but {health.doubt}"
     if health.frames_without_depth:

@@ -55,6 +55,7 @@ class WorkerStatistics:
     encoding: bool = False  # something waits to be encoded
     steps_since_news: int = 0  # a new keyframe or a correction
     outside_share: float = 0.0  # of what was measured, beyond the mapped volume
+    lacks_baseline: bool = False  # no depth is found: the camera has hardly moved sideways
     prequential_psnr_db: float = float("nan")
     prequential_depth_error: float = float("nan")
 
@@ -358,6 +359,7 @@ class MapWorker:
             keyframe_capacity=online.mapper.config.keyframe.capacity,
             units=online.mapper.config.scene.units,
             outside_share=online.mapper.outside_share,
+            lacks_baseline=online.mapper.lacks_baseline,
             pyramid_progress=online.pyramid_progress,
             encoding=online.encoding,
             steps_since_news=online.mapper.steps_since_news,
