@@ -168,12 +168,8 @@ def _map_and_ask(
         saved = client.save_map()
         if not saved.success:
             raise DemoError(f"the map could not be saved: {saved.message}")
-    for response in responses:
-        if not (response.success or response.unknown_words):
-            raise DemoError(f"a question could not be answered: {response.message}")
-    known = [response for response in responses if response.success]
-    if known and all(response.best_relevancy == 0 for response in known):
-        print(known[0].message)  # the table alone would read as if nothing were there
+    if not any(response.success or response.unknown_words for response in responses):
+        raise DemoError(f"no question could be answered: {responses[0].message}")
     return [answer_from_response(text, response) for text, response in zip(texts, responses, strict=True)]
 
 
