@@ -8,8 +8,9 @@ The last is the held-out quality of the torch reference alone, without any kerne
 kernels must not fall below after the same number of steps. Give it a `--json` of its own.
 
 Rows: with depth; the same without language; colours only, with the depth that stereo finds; and both while keyframes
-arrive at `--rate` a second and their crops are encoded, counted in windows of a second; of these keyframes also, how long
-after its arrival one can be trained on with its coarse scales, and with all. Steps are timed by the host's clock.
+arrive at `--rate` a second and their crops are encoded, counted in windows of a second; of these keyframes also,
+how long after its arrival one can be trained on with its coarse scales, and with all. Steps are timed by the host's
+clock.
 
 The limit of a step counts, over the copy bandwidth and matrix rate of the same run: the 32-byte sectors of the tables
 that it touches (read once, gradient written and read once, Adam's values and moments read and written), its language

@@ -29,8 +29,8 @@ def observed(
     """Points (N, 3) hit by rays along own_directions (N, 3), as the keyframes slots (V, 1) or (V, N), where known (of
     the same shape), see them.
 
-    A point that no keyframe sees is known from its own ray only, with no supervised scale. Where our kernels run, one
-    launch asks all keyframes, and agrees to rounding.
+    A point that no keyframe sees, or that more keyframes see through than see, has no supervised scale: it is not
+    asked about. Where our kernels run, one launch asks all keyframes, and agrees to rounding.
 
     Args:
         ranges: see `scales_per_metre`.
@@ -68,7 +68,7 @@ def observed_torch(
 ) -> SurfacePoints:
     """Reference backend of `observed`."""
     N, device = len(x_world), x_world.device
-    views = torch.zeros(N, dtype=torch.int64, device=device)
+    views, through = torch.zeros(2, N, dtype=torch.int64, device=device).unbind()
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
     shift, measured = torch.zeros(N, 3, device=device), torch.zeros(N, device=device)
@@ -77,6 +77,7 @@ def observed_torch(
         sees = sight.sees & there
         offsets = (x_world - store.poses[part, :3, 3]).float()
         views += sees.sum(dim=0)
+        through += (sight.inside & there & ~sight.sees & (sight.measured_z > sight.depth_z)).sum(dim=0)
         directions += torch.where(sees[..., None], offsets, 0).sum(dim=0)
         behind = sight.measured_z / sight.depth_z - 1  # by this part of its depth, the surface is
         close = sees & (behind.abs() <= _MEASURED_WITHIN)
@@ -86,5 +87,7 @@ def observed_torch(
         low, high = (of_keyframes[part] * distance for of_keyframes in ranges)
         scale_min = torch.minimum(scale_min, torch.where(sees, low, torch.inf).amin(dim=0))
         scale_max = torch.maximum(scale_max, torch.where(sees, high, 0.0).amax(dim=0))
+    is_surface = through <= views
+    scale_min, scale_max = torch.where(is_surface, scale_min, torch.inf), torch.where(is_surface, scale_max, 0.0)
     x_world = x_world + (shift / measured.clamp_min(1)[:, None]).double()
     return SurfacePoints(x_world, normalize(directions, dim=-1), views, scale_min, scale_max, covariance)

@@ -64,13 +64,14 @@ def _observed(
     shift_x, shift_y, shift_z = tl.zeros_like(along_x), tl.zeros_like(along_x), tl.zeros_like(along_x)
     measured_by = tl.zeros_like(along_x)
     least, most = tl.full([POINTS], float("inf"), tl.float32), tl.zeros([POINTS], tl.float32)
-    seen = tl.zeros([POINTS], tl.int64)
+    seen, through = tl.zeros([POINTS], tl.int64), tl.zeros([POINTS], tl.int64)
     for view in range(0, views):
         slot = tl.load(slots + view * slots_view + point * slots_point, mask=exists, other=0)
         there = tl.load(known + view * known_view + point * known_point, mask=exists, other=0) != 0
-        _, _, depth, measured, _, sees, right, down, ahead = look(
+        _, _, depth, measured, inside, sees, right, down, ahead = look(
             x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas
         )
+        through += (inside & there & (sees == 0) & (measured > depth)).to(tl.int64)
         sees = sees & there
         seen += sees.to(tl.int64)
         along_x += tl.where(sees, right, 0.0)
@@ -92,6 +93,8 @@ def _observed(
         least = tl.minimum(least, tl.where(sees, low, float("inf")))
         most = tl.maximum(most, tl.where(sees, high, 0.0))
 
+    is_surface = through <= seen
+    least, most = tl.where(is_surface, least, float("inf")), tl.where(is_surface, most, 0.0)
     measured_by = tl.maximum(measured_by, 1.0)
     tl.store(x_out + 3 * point, x + (shift_x / measured_by).to(tl.float64), mask=exists)
     tl.store(x_out + 3 * point + 1, y + (shift_y / measured_by).to(tl.float64), mask=exists)

@@ -22,12 +22,13 @@ def store(box):
 
 
 def points(box, count, seed=0):
-    """On the walls, most of them not exactly."""
+    """On the walls, most of them not exactly, and some in mid-air."""
     generator = torch.Generator().manual_seed(seed)
     x_world = 2 * torch.rand(count, 3, generator=generator, dtype=torch.float64) - 1
     x_world *= torch.from_numpy(box.half)
     x_world /= (x_world.abs() / torch.from_numpy(box.half)).amax(dim=1, keepdim=True)
     x_world *= 1 + 0.02 * torch.randn(count, 1, generator=generator, dtype=torch.float64)
+    x_world[::5] *= 0.7
     return x_world.to(DEVICE), normalize(torch.randn(count, 3, generator=generator), dim=1).to(DEVICE)
 
 
