@@ -138,6 +138,11 @@ class KeyframeStore:
         return self._given_poses[: len(self)]
 
     @property
+    def refined(self) -> int:
+        """How many keyframes have another pose than the given one."""
+        return int((self.host_poses != self.given_poses).any(axis=(1, 2)).sum())
+
+    @property
     def host_valid(self) -> NDArray[np.bool_]:
         """(count, L) which levels of which slot have been encoded."""
         return self._valid[: len(self)]

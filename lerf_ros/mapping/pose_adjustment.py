@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lerf_ros.geometry.poses import Pose, rotation_angle
 from lerf_ros.keyframes.adjustment_run import Adjustment, AdjustmentOptions, AdjustmentRun
@@ -200,7 +201,7 @@ class _AdjustmentThread:
         self._wake = threading.Condition()
         self._tasks: deque[Callable[[], None]] = deque()
         self._found: _Found | None = None
-        self._latest = -np.inf  # time.monotonic(), when the latest task came
+        self._worked = -np.inf  # time.monotonic(), when the latest piece of work ended
         self._is_idle, self._is_awaited, self._is_ending = True, False, False
         self._thread: threading.Thread | None = None
         self.errors = 0
@@ -227,7 +228,7 @@ class _AdjustmentThread:
         """Gives a piece of work to the thread, which starts with the first one."""
         with self._wake:
             self._tasks.append(task)
-            self._latest, self._is_idle = time.monotonic(), False
+            self._is_idle = False
             self._wake.notify_all()
             if self._thread is None and not self._is_ending:
                 self._thread = threading.Thread(target=self._work, name="lerf_pose_adjustment", daemon=True)
@@ -274,6 +275,12 @@ class _AdjustmentThread:
             self._new += 1
 
     def _work(self) -> None:
+        # BLAS has one limit for the whole process; its threads, which wait actively for each other, would take the
+        # processor cores that training needs, and be slower than one thread where these are busy.
+        with threadpool_limits(1, user_api="blas"):
+            self._work_until_the_end()
+
+    def _work_until_the_end(self) -> None:
         while (piece := self._next_piece()) is not None:
             begun = time.monotonic()
             try:
@@ -281,7 +288,8 @@ class _AdjustmentThread:
             except Exception:
                 self._note_error()
             del piece  # may hold an image
-            self._rest(time.monotonic() - begun)
+            self._worked = time.monotonic()
+            self._rest(self._worked - begun)
 
     def _next_piece(self) -> Callable[[], object] | None:
         """Waits for the next piece of work; None: the thread is to end."""
@@ -291,10 +299,12 @@ class _AdjustmentThread:
                     return self._step
                 if self._bundle.pending:
                     return self._bundle.match_next
+                if self._new >= self._due:
+                    return self._start
                 if self._tasks:
                     return self._tasks.popleft()
-                quiet = time.monotonic() - self._latest
-                if self._new >= self._due or (self._new and (self._is_awaited or quiet >= _QUIET)):
+                quiet = time.monotonic() - self._worked
+                if self._new and (self._is_awaited or quiet >= _QUIET):
                     return self._start
                 self._is_idle = True
                 self._wake.notify_all()
