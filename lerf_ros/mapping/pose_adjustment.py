@@ -314,9 +314,7 @@ class _AdjustmentThread:
     def _rest(self, worked: float) -> None:
         """Leaves the processor to others; worked: s."""
         with self._wake:
-            self._wake.wait_for(
-                lambda: self._is_ending or self._is_awaited, worked * (1.0 / self._time_share - 1.0)
-            )
+            self._wake.wait_for(lambda: self._is_ending or self._is_awaited, worked * (1.0 / self._time_share - 1.0))
 
     def _start(self) -> None:
         self._new, self._due = 0, self._every

@@ -20,7 +20,12 @@ from lerf_ros.world.room import Room
 from test.keyframes.conftest import pose_errors, rigidly_aligned, with_noise
 
 TIMEOUT = 20.0
-REFINED = {"refinement.enabled": True, "keyframe.translation": 0.06, "keyframe.rotation": 0.08, "keyframe.blur_ratio": 0.0}
+REFINED = {
+    "refinement.enabled": True,
+    "keyframe.translation": 0.06,
+    "keyframe.rotation": 0.08,
+    "keyframe.blur_ratio": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
