@@ -374,10 +374,11 @@ class Mapper:
         return StereoDepth(self.config.depth, self.config.keyframe, store) if self.config.depth.stereo else None
 
     def _make_adjustment(self, store: KeyframeStore) -> PoseAdjustment | None:
-        # Poses without a scale come from structure from motion, which has adjusted them in the same way.
-        is_metric = self.config.scene.units == METRES
         refinement = self.config.refinement
-        return PoseAdjustment(refinement, store) if refinement.enabled and is_metric else None
+        # Poses without a scale come from structure from motion, which has adjusted them in the same way.
+        is_wanted = refinement.enabled and self.config.scene.units == METRES
+        may_move = min(refinement.translation, refinement.rotation, refinement.time_share) > 0
+        return PoseAdjustment(refinement, store) if is_wanted and may_move else None
 
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None

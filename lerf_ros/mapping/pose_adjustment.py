@@ -58,10 +58,9 @@ class PoseUpdate:
     def __str__(self) -> str:
         if not self.refined:
             return "poses of all keyframes are the given ones again: their errors are not beyond chance"
-        return (
-            f"poses of {self.refined} of {self.keyframes} keyframes refined: median {1e3 * self.translation:.0f} mm, "
-            f"{np.degrees(self.rotation):.1f} degrees; reprojection error {self.before_px:.1f} -> {self.after_px:.1f} px"
-        )
+        moves = f"median {1e3 * self.translation:.0f} mm, {np.degrees(self.rotation):.1f} degrees"
+        errors = f"reprojection error {self.before_px:.1f} -> {self.after_px:.1f} px"
+        return f"poses of {self.refined} of {self.keyframes} keyframes refined: {moves}; {errors}"
 
 
 class PoseAdjustment:

@@ -239,7 +239,9 @@ def test_errors_are_counted_and_harm_nobody(box, noisy, adjustments, monkeypatch
     np.testing.assert_array_equal(store.host_poses, store.given_poses)
 
 
-@pytest.mark.parametrize("settings", [{"refinement.enabled": False}, {"scene.units": "scene units"}])
+@pytest.mark.parametrize(
+    "settings", [{"refinement.enabled": False}, {"refinement.rotation": 0.0}, {"scene.units": "scene units"}]
+)
 def test_poses_are_left_alone_where_that_is_wanted_or_they_have_no_scale(box, noisy, settings):
     mapper = mapped(box, noisy, settings.items())
     mapper.refine_poses(wait=True)
