@@ -52,6 +52,7 @@ class BundleAdjustment:
         image: NDArray[np.uint8],
         T_world_camera: ArrayLike,
         intrinsics: ArrayLike,
+        current: ArrayLike | None = None,
     ) -> None:
         """Takes a keyframe, in place of a former one in its slot; finds its keypoints and plans its matching.
 
@@ -59,6 +60,7 @@ class BundleAdjustment:
             image: (height, width, 3) RGB.
             T_world_camera: (4, 4), as given.
             intrinsics: (4,) fx, fy, cx, cy, pixels.
+            current: (4, 4), where a former adjustment found it; None: where it is given.
 
         Raises:
             ValueError: the image has another size, or the pose is not rigid.
@@ -67,10 +69,11 @@ class BundleAdjustment:
             raise ValueError(
                 f"the image is {image.shape[1]}x{image.shape[0]}, the keyframes are {self._width}x{self._height}"
             )
-        pose = check_pose(T_world_camera)
+        given = check_pose(T_world_camera)
+        start = given if current is None else check_pose(current)
         self.remove(slot)
         keypoints = detect_keypoints(image, self.options.keypoints)
-        self._keyframes[slot] = Keyframe(generation, keypoints, pose, pose, np.array(intrinsics, np.float64))
+        self._keyframes[slot] = Keyframe(generation, keypoints, given, start, np.array(intrinsics, np.float64))
         self._plan(slot)
 
     def remove(self, slot: int) -> None:

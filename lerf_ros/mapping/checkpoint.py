@@ -22,7 +22,13 @@ from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.keyframes import KeyframeStore
 
 FORMAT_VERSION = 4
-_FORMER_SETTINGS = ("sampling.surface_band",)  # that older maps have
+_FORMER_SETTINGS = (  # that older maps have
+    "sampling.surface_band",
+    "refinement.rate",
+    "refinement.start",
+    "refinement.every",
+    "refinement.rays",
+)
 _INDEX, _PARTS = "map.json", ("fields", "keyframes")
 
 

@@ -165,15 +165,14 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """Poses of keyframes that are refined in training, where those that come err by centimetres; see
-    `pose_refinement`."""
+    """Poses of keyframes, refined together from what their images show; see `pose_adjustment`. They stay as they were
+    given unless they have errors beyond chance, and where lengths are in scene units."""
 
-    rate: float = 0.0  # share of each Gauss-Newton step that is taken; 0: poses stay as they came
-    start: int = 300  # steps of training, before which the map is too vague to align with
-    every: int = 5  # steps of training for one keyframe's turn
-    rays: int = 128  # of a turn
-    translation: float = 0.03  # m, and ...
-    rotation: float = 0.03  # rad: how far poses that come are trusted; it is the pull towards them
+    enabled: bool = True
+    translation: float = 0.03  # m per axis, standard deviation of the error of a given position, and ...
+    rotation: float = 0.03  # rad per axis, ... of a given orientation: the larger, the less given poses are trusted
+    every_keyframes: int = 10  # new ones, from one adjustment to the next
+    time_share: float = 0.5  # of one processor core, while there is something to adjust
 
 
 @dataclass(frozen=True)

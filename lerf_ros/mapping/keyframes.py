@@ -20,6 +20,7 @@ from lerf_ros.mapping.scene import STRIDE
 from lerf_ros.mapping.selection import cells_of, cells_seen, motion
 
 _LEAST_SIGMA = 1e-4  # m, of stereo
+_NEW_AGAIN = 0.02  # of the motion that makes a keyframe: some three pixels
 _POINT_STRIDE = 32  # every n-th pixel is enough to see which volume the keyframes cover
 
 
@@ -137,6 +138,11 @@ class KeyframeStore:
         return self._given_poses[: len(self)]
 
     @property
+    def refined(self) -> int:
+        """How many keyframes have another pose than the given one."""
+        return int((self.host_poses != self.given_poses).any(axis=(1, 2)).sum())
+
+    @property
     def host_valid(self) -> NDArray[np.bool_]:
         """(count, L) which levels of which slot have been encoded."""
         return self._valid[: len(self)]
@@ -223,13 +229,19 @@ class KeyframeStore:
         new again, all of them: what training has put where they were has to go."""
         self._place(slots, T_world_camera)
         self._given_poses[list(slots)] = T_world_camera
-        self._moved = list(dict.fromkeys([*slots, *self._moved]))
-        self._moved_at = self._step
-        self._publish()
+        self._note_moved(slots)
 
-    def refine(self, slot: int, T_world_camera: Pose) -> None:
-        """As `move`, by so little that what has been learnt still holds; the pose that was given is kept."""
-        self._place([slot], T_world_camera[None])
+    def refine(self, slots: Sequence[int], T_world_camera: NDArray[np.float64]) -> None:
+        """As `move`; the poses that were given are kept. Those that move by more than `_NEW_AGAIN` of the motion that
+        makes a keyframe count as new again: what has been learnt still holds about elsewhere."""
+        far = [
+            slot
+            for slot, pose in zip(slots, T_world_camera, strict=True)
+            if motion(pose, self._poses[slot][None], self.config)[0] > _NEW_AGAIN
+        ]
+        self._place(slots, T_world_camera)
+        if far:
+            self._note_moved(far)
 
     def tune(self, config: KeyframeConfig) -> None:
         """Other thresholds from now on, also between the keyframes that are there."""
@@ -351,6 +363,11 @@ class KeyframeStore:
             self._measure(slot, list(range(len(self))))
             self._cells[slot] = cells_of(self._measured_points(slot), self.config.unseen_voxel)
         self.seen = np.unique(np.concatenate(self._cells))
+
+    def _note_moved(self, slots: Sequence[int]) -> None:
+        self._moved = list(dict.fromkeys([*slots, *self._moved]))
+        self._moved_at = self._step
+        self._publish()
 
     def _measure(self, slot: int, others: list[int]) -> None:
         """How far a keyframe is from others."""

@@ -18,6 +18,7 @@ from lerf_ros.features.pyramid import PyramidLayout
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.geometry.poses import Pose, rotation_angle
+from lerf_ros.geometry.units import METRES
 from lerf_ros.keyframes.depth_prior import DepthPrior
 from lerf_ros.mapping import checkpoint
 from lerf_ros.mapping.close_ups import CloseUps
@@ -28,7 +29,7 @@ from lerf_ros.mapping.extraction import MapSurface, SurfaceSource
 from lerf_ros.mapping.fields import MapFields
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.keyframes import KeyframeStore
-from lerf_ros.mapping.pose_refinement import PoseRefinement
+from lerf_ros.mapping.pose_adjustment import PoseAdjustment
 from lerf_ros.mapping.rendering import Rendering, psnr, render_view
 from lerf_ros.mapping.scene import enclosing, first_bounds, measured_points
 from lerf_ros.mapping.selection import KeyframeSelector, motion
@@ -116,10 +117,10 @@ class Mapper:
         self.fields = MapFields(config, embed_dim, dense_dim).to(self.device)
         self.store: KeyframeStore | None = None
         self.stereo: StereoDepth | None = None
+        self._adjustment: PoseAdjustment | None = None
         self.bounds: SceneBounds | None = None
         self._bounds_are_guessed = False  # until there is depth
         self._trainer: Trainer | None = None
-        self._refinement: PoseRefinement | None = None
         self._rays = rays_per_step(config)
         self._selectors: dict[str, KeyframeSelector] = {}  # by stream: how sharp is sharp depends on the camera
         self._points = self._points_outside = 0
@@ -191,6 +192,8 @@ class Mapper:
         slot, generation = self.store.insert(frame)
         if self.stereo is not None:
             self.stereo.add_keyframe(slot)
+        if self._adjustment is not None:
+            self._adjustment.add_keyframe(slot)
         if self.fields.exposure is not None:
             self.fields.exposure.reset(slot)
         self._fit_volume(measured_points(frame))
@@ -224,6 +227,8 @@ class Mapper:
         store.move(moved, np.stack([matched[slot] for slot in moved]))
         if self.stereo is not None:
             self.stereo.move(moved)
+        if self._adjustment is not None:
+            self._adjustment.move(moved)
         self._surface = None  # its points lie where the surface was
         self._points = self._points_outside = 0
         self._fit_volume(store.seen_points())
@@ -266,23 +271,28 @@ class Mapper:
         self.version += 1
         return self._trainer.step()
 
-    @property
-    def refinement_turn(self) -> int | None:
-        """Slot of the keyframe that is to be refined (`refine`) after the latest step: where `refinement.rate` says so,
-        one every `refinement.every` steps; None otherwise."""
-        return self._refinement.turn(self.steps) if self._refinement is not None else None
+    def refine_poses(self, wait: bool = False) -> None:
+        """Moves keyframes to where their adjustment in the background has found them to be by now, if it has; see
+        `PoseAdjustment`. Returns at once otherwise. It starts with the first call.
 
-    def refine(self, slot: int) -> None:
-        """Aligns the pose of a keyframe with the map.
-
-        Raises:
-            RuntimeError: `refinement.rate` is zero, or there is no keyframe yet.
+        Args:
+            wait: until all keyframes that are there have been adjusted.
         """
-        if self._refinement is None:
-            raise RuntimeError("poses are refined where refinement.rate is positive, from the first keyframe on")
-        self._refinement.refine(slot)
+        if self._adjustment is None or (update := self._adjustment.update(wait)) is None:
+            return
+        if self.stereo is not None:
+            self.stereo.move(update.moved)
+        self._surface = None  # its points lie where the surface was
+        if update.is_large and self._trainer is not None:
+            self._trainer.freshen()
         self.version += 1
         self.keyframes_version += 1
+        _LOG.info("%s", update)
+
+    @property
+    def is_refining(self) -> bool:
+        """Whether there are keyframes whose poses are still to be adjusted, by calls of `refine_poses`."""
+        return self._adjustment is not None and self._adjustment.is_busy
 
     def render(self, camera: Camera, T_world_camera: Pose, *, stride: int = 1, features: bool = False) -> Rendering:
         """Renders a view; measured depth plays no part in it.
@@ -360,7 +370,7 @@ class Mapper:
         self._points = self._points_outside = 0
         self._trajectory = None
         self._bounds_are_guessed = False
-        self.stereo = self._make_stereo(saved.store)
+        self.stereo, self._adjustment = self._make_stereo(saved.store), self._make_adjustment(saved.store)
         self._bound(saved.bounds)
         assert self._trainer is not None
         self._trainer.steps = saved.steps
@@ -369,25 +379,30 @@ class Mapper:
 
     def _reserve(self, camera: Camera) -> None:
         self.store = KeyframeStore(self.config, camera, self.embed_dim, self.device, self.dense_dim)
-        self.stereo = self._make_stereo(self.store)
+        self.stereo, self._adjustment = self._make_stereo(self.store), self._make_adjustment(self.store)
 
     def _make_stereo(self, store: KeyframeStore) -> StereoDepth | None:
         if not self.config.depth.stereo:
             return None
         return StereoDepth(self.config.depth, self.config.keyframe, store, self._depth_prior)
 
+    def _make_adjustment(self, store: KeyframeStore) -> PoseAdjustment | None:
+        refinement = self.config.refinement
+        # Poses without a scale come from structure from motion, which has adjusted them in the same way.
+        is_wanted = refinement.enabled and self.config.scene.units == METRES
+        may_move = min(refinement.translation, refinement.rotation, refinement.time_share) > 0
+        return PoseAdjustment(refinement, store) if is_wanted and may_move else None
+
     def _bound(self, bounds: SceneBounds) -> None:
         assert self.store is not None
         self.bounds = bounds
         self._let_go()
         self._trainer = Trainer(self.config, self.fields, self.store, bounds, self._rays)
-        if self.config.refinement.rate > 0:
-            self._refinement = PoseRefinement(self.config, self.fields, self.store, bounds)
 
     def _let_go(self) -> None:
         """Of all that works with the present fields: what comes next needs the device's memory."""
         in_use = self._trainer is not None
-        self._trainer = self._refinement = self._source = self._surface = None
+        self._trainer = self._source = self._surface = None
         if in_use:
             gc.collect()  # captured work and whoever has captured it refer to each other
 

@@ -115,8 +115,8 @@ class OnlineMapper:
         return self.mapper.correct(trajectory)
 
     def advance(self, may_step: bool = True) -> StepStats | None:
-        """One unit of work: a training step, with the refinement of a pose where one's turn comes after it; or
-        encoding, or finding depth of a keyframe (both return None). Before a keyframe there is none.
+        """One unit of work: a training step, or encoding, or finding depth of a keyframe (both return None). Before a
+        keyframe there is none. Refined poses are taken over from the background before it.
 
         Args:
             may_step: False: encoding only, if there is any to do.
@@ -126,6 +126,7 @@ class OnlineMapper:
         store = self.mapper.store
         if store is None or len(store) == 0:
             return None
+        self.mapper.refine_poses()
         if (work := self._next_stereo()) is not None:
             self._find_depth(work)
             return None
@@ -173,12 +174,8 @@ class OnlineMapper:
             return None
         if not may_step:
             return None
-        stats, slot = self.mapper.step(), self.mapper.refinement_turn
-        if slot is not None:
-            self.settle()  # queued training steps are not the refinement's time, which counts for neither share
+        stats = self.mapper.step()
         self._training_time += time.monotonic() - begun
-        if slot is not None:
-            self.mapper.refine(slot)
         return stats
 
     def settle(self) -> None:

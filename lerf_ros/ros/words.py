@@ -66,6 +66,8 @@ def progress(health: InputHealth | None, statistics: WorkerStatistics, idle: boo
     if health.frames_without_depth:
         return f"{doing}; {health.frames_without_depth} frames came without their depth"
     remarks = [f"nobody publishes {topic}: colours alone are mapped"] if (topic := health.depth_unpublished) else []
+    if statistics.refined_keyframes:
+        remarks.append(f"poses of {statistics.refined_keyframes} of {statistics.keyframes} keyframes are refined")
     if statistics.units == SCENE_UNITS:
         remarks.append(NOT_METRES)
     return "; ".join([doing, *remarks])

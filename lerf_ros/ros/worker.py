@@ -53,6 +53,8 @@ class WorkerStatistics:
     units: str = ""  # of the map's lengths; empty: there is no map
     pyramid_progress: float = 0.0
     encoding: bool = False  # something waits to be encoded
+    refining: bool = False  # poses of keyframes are still to be adjusted
+    refined_keyframes: int = 0  # whose pose is not the given one
     steps_since_news: int = 0  # a new keyframe or a correction
     outside_share: float = 0.0  # of what was measured, beyond the mapped volume
     lacks_baseline: bool = False  # no depth is found: the camera has hardly moved sideways
@@ -157,9 +159,10 @@ class MapWorker:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing new to be learnt: everything is encoded, and was trained on for long enough."""
-        enough = self._pace.limits.idle_steps
-        return 0 < enough <= self.statistics.steps_since_news and not self.statistics.encoding
+        """Whether there is nothing new to be learnt: everything is encoded, and was trained on for long enough; and no
+        pose is still to be adjusted."""
+        enough, statistics = self._pace.limits.idle_steps, self.statistics
+        return 0 < enough <= statistics.steps_since_news and not (statistics.encoding or statistics.refining)
 
     def offer(self, build: Callable[[], Frame], camera: str = "") -> None:
         """Leaves a frame in the mailbox of a camera: what builds it, or raises DroppedFrame or ValueError."""
@@ -352,6 +355,7 @@ class MapWorker:
         if present != self._noted:
             store = online.mapper.store
             self.keyframes, self._noted = store.by_stamp if store is not None else None, present
+            self.statistics = replace(self.statistics, refined_keyframes=store.refined if store is not None else 0)
         self.statistics = replace(
             self.statistics,
             steps=online.mapper.steps,
@@ -362,6 +366,7 @@ class MapWorker:
             lacks_baseline=online.mapper.lacks_baseline,
             pyramid_progress=online.pyramid_progress,
             encoding=online.encoding,
+            refining=online.mapper.is_refining,
             steps_since_news=online.mapper.steps_since_news,
         )
 

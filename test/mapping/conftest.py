@@ -44,6 +44,7 @@ TINY = MapperConfig().override(
         "pyramid.fractions": [0.25, 0.5],
         "surface.spacing": 0.08,
         "close_up.seconds": 0.0,  # no test depends on time
+        "refinement.enabled": False,  # nor on a thread
     }
 )
 

@@ -61,6 +61,16 @@ def test_units_are_those_of_the_map_and_metres_where_it_does_not_say(box, tmp_pa
     assert other.config.scene.units == "m"
 
 
+def test_settings_that_older_maps_have_are_ignored(box, saved, tmp_path):
+    path = shutil.copytree(saved[1], tmp_path / "map")
+    index = json.loads((path / "map.json").read_text())
+    index["config"] |= {"refinement.rate": 0.25, "refinement.every": 5, "refinement.rays": 128, "refinement.start": 300}
+    (path / "map.json").write_text(json.dumps(index))
+    other = Mapper(box.config, None, 6, "cpu")
+    other.load(path, "toy")
+    assert other.config == box.config
+
+
 def test_saving_replaces_an_older_map_and_leaves_nothing_else(box, saved, tmp_path):
     mapper, _ = saved
     path = tmp_path / "map"

@@ -97,37 +97,14 @@ def test_both_kinds_of_work_get_their_share_of_the_time(box, online, monkeypatch
     assert 0.4 * seconds["now"] <= seconds["encoding"] <= 0.6 * seconds["now"]  # time_share is 0.5
 
 
-def test_refinement_of_poses_follows_training_steps_and_counts_for_no_share(box, monkeypatch):
-    seconds = {"now": 0.0}
-    monkeypatch.setattr("lerf_ros.mapping.online.time", SimpleNamespace(monotonic=lambda: seconds["now"]))
-    settings = {"refinement.rate": 0.25, "refinement.start": 2, "refinement.every": 2, "pyramid.batch": 4}
-    shares = {"pyramid.time_share": 0.5, "pyramid.urgent_share": 0.5}
-    online = OnlineMapper(box.config.override(settings | shares), box.ColourEncoder(), "cpu")
-    for frame in box.walk(10)[:3]:
-        online.ingest(frame)
-    mapper, refined = online.mapper, []
-    encode, step, refine = online.encoder.encode_images, mapper.step, mapper.refine
-
-    def takes(duration, work):
-        def timed(*args):
-            seconds["now"] += duration
-            return work(*args)
-
-        return timed
-
-    def noted_refine(slot):
-        refined.append((mapper.steps, slot))
-        refine(slot)
-
-    monkeypatch.setattr(online.encoder, "encode_images", takes(1.0, encode))
-    monkeypatch.setattr(mapper, "step", takes(1.0, step))
-    monkeypatch.setattr(mapper, "refine", takes(100.0, noted_refine))
-    poses = mapper.store.host_poses.copy()
-    while mapper.steps < 5:
+def test_refined_poses_are_taken_over_before_each_unit_of_work(box, online, monkeypatch):
+    taken = []
+    online.advance()
+    online.ingest(box.walk(10)[0])
+    monkeypatch.setattr(online.mapper, "refine_poses", lambda: taken.append(online.mapper.steps))
+    for _ in range(5):
         online.advance()
-    assert refined == [(2, 0), (4, 1)]
-    assert (mapper.store.host_poses != poses).any(axis=(1, 2)).tolist() == [True, True, False]
-    assert online.encoding and len(online.encoder.batches) in (5, 6)  # as many as steps, all of a second
+    assert len(taken) == 5
 
 
 def test_coarse_crops_of_a_new_keyframe_come_before_fine_ones_that_are_begun(box):

@@ -199,6 +199,8 @@ def test_what_is_waited_for_and_what_could_be_better():
     assert words.progress(InputHealth((IMAGE, silent)), some, False) == alone
     assert words.progress(InputHealth((IMAGE, replace(silent, received=5))), some, False) == "mapping"
     assert "not metres" in words.progress(good, replace(some, units="scene units"), False)
+    refined = replace(some, keyframes=9, refined_keyframes=8)
+    assert words.progress(good, refined, False) == "mapping; poses of 8 of 9 keyframes are refined"
     assert words.waits_for(InputHealth((IMAGE, depth)), some, []) == ""
     assert "9 messages of /camera/image were lost" in words.progress(
         InputHealth((replace(IMAGE, lost=9),)), some, False
