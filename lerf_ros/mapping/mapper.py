@@ -39,6 +39,7 @@ _LOG = logging.getLogger(__name__)
 
 _MUCH_OUTSIDE = 0.2  # share of a keyframe's points outside the volume
 _LEAST_CORRECTION = 0.01  # of the distance between keyframes: less is not worth learning anew
+_MIN_KNOWN = 0.1  # of the pixels: less depth by stereo may be wrong, as where poses err
 _PREQUENTIAL_STRIDE = 16  # pixels; a keyframe is judged on this grid before it is trained on
 
 
@@ -172,7 +173,7 @@ class Mapper:
         selector = self._selectors.setdefault(frame.stream, KeyframeSelector(self.config.keyframe))
         selection = selector.offer(frame, self.store.host_poses, self.store.seen)
         if selection.frame is None:
-            if self.stereo is not None:
+            if self.stereo is not None and not self.store.refined:  # its pose errs as theirs did
                 self.stereo.add_between(frame)
             return KeyframeDecision(False, selection.reason)
         frame = selection.frame
@@ -238,14 +239,15 @@ class Mapper:
     def find_depth(self, work: StereoWork) -> None:
         """Does `stereo.next_work`. The first depth of a map without a depth camera decides the mapped volume."""
         assert self.stereo is not None and self.store is not None
-        had_depth = self.store.has_stereo(work.slot)
         if not self.stereo.do(work):
             return
         self.version += 1
+        if float(self.store.depth_z[work.slot].isfinite().float().mean()) < _MIN_KNOWN:
+            return
         if self._bounds_are_guessed:
             self._bounds_are_guessed = False
             self._begin_anew()
-        elif not had_depth:
+        else:
             self._fit_volume(self.store.seen_points([work.slot]))
 
     def step(self) -> StepStats:
@@ -270,7 +272,7 @@ class Mapper:
         if self._adjustment is None or (update := self._adjustment.update(wait)) is None:
             return
         if self.stereo is not None:
-            self.stereo.move(update.moved)
+            self.stereo.adjust(update.moved, update.depths)
         self._surface = None  # its points lie where the surface was
         if update.is_large and self._trainer is not None:
             self._trainer.freshen()
