@@ -17,6 +17,8 @@ from lerf_ros.keyframes.pose_graph import PoseGraphResult, RelativeConstraint, o
 from lerf_ros.keyframes.reprojection import (
     CHI2_99,
     Cameras,
+    Points,
+    observed_depths,
     refined_points,
     reprojection_errors,
     track_losses,
@@ -66,6 +68,7 @@ class Adjustment:
         before_px, after_px: median length of reprojection errors at given and at adjusted poses, points being optimal.
         evidence: mean decrease of the held-out tracks' loss, in its standard deviations.
         focal_scale: of the common focal length.
+        depths: m by slot, median of the points that a keyframe observes; not of undetermined ones.
         tracks, observations: that were adjusted.
     """
 
@@ -77,6 +80,7 @@ class Adjustment:
     after_px: float
     evidence: float
     focal_scale: float
+    depths: Mapping[int, float]
     tracks: int
     observations: int
 
@@ -190,15 +194,16 @@ class AdjustmentRun:
     def _finish(self, tracks: Tracks, cameras: Cameras, sigma: float, evidence: float) -> None:
         """Sets the result."""
         before = after = np.empty((0, 2))
-        count = np.zeros(len(self._slots), np.int64)
+        count, depths = np.zeros(len(self._slots), np.int64), np.zeros(0)
         if len(tracks.lengths):
             before = _errors(tracks, self._given_cameras(cameras), sigma)
-            after = _errors(tracks, cameras, sigma)
+            points = _best_points(tracks, cameras, sigma)
+            after, depths = reprojection_errors(tracks, cameras, points), observed_depths(tracks, cameras, points)
             inlier = (after**2).sum(axis=1) <= CHI2_99 * (sigma * tracks.noise) ** 2
             count = np.bincount(tracks.image[inlier], minlength=len(self._slots))
         determined, needed = count >= MIN_MATCHES, evidence > _SIGNIFICANT
         found = {slot: cameras.T_world_camera[i] for i, slot in enumerate(self._slots) if determined[i]}
-        self.adjusted = dict(found)
+        self.adjusted, number = dict(found), {slot: i for i, slot in enumerate(self._slots)}
         self.result = Adjustment(
             needed,
             found if needed else {},
@@ -208,6 +213,7 @@ class AdjustmentRun:
             _median_length(after),
             evidence,
             float(np.exp(cameras.log_focal)),
+            {slot: float(np.median(depths[tracks.image == number[slot]])) for slot in found},
             len(tracks.lengths),
             len(tracks.uv),
         )
@@ -225,8 +231,11 @@ def _well_observed(tracks: Tracks, images: int) -> Tracks:
 
 def _errors(tracks: Tracks, cameras: Cameras, sigma: float) -> NDArray[np.float64]:
     """Reprojection errors (O, 2) of the best points for these cameras, pixels."""
-    points = refined_points(tracks, cameras, triangulate(tracks, cameras), sigma)
-    return reprojection_errors(tracks, cameras, points)
+    return reprojection_errors(tracks, cameras, _best_points(tracks, cameras, sigma))
+
+
+def _best_points(tracks: Tracks, cameras: Cameras, sigma: float) -> Points:
+    return refined_points(tracks, cameras, triangulate(tracks, cameras), sigma)
 
 
 def _median_length(errors: NDArray[np.float64]) -> float:

@@ -93,6 +93,16 @@ def reprojection_errors(tracks: Tracks, cameras: Cameras, points: Points) -> NDA
     return _errors(*_arrays(tracks, cameras, points))
 
 
+def observed_depths(tracks: Tracks, cameras: Cameras, points: Points) -> NDArray[np.float64]:
+    """Depth z (O,) of the points in the cameras that observe them, m; infinite without parallax."""
+    T, origins, axes = cameras.T_world_camera, points.origins, points.axes
+    a_b_1 = np.c_[points.unknowns[:, :2], np.ones(len(origins))]
+    z_axis, track, rho = T[tracks.image, :3, 2], tracks.track, points.unknowns[tracks.track, 2]
+    along = (z_axis * np.einsum("pij,pj->pi", axes, a_b_1)[track]).sum(axis=1)
+    offset = (z_axis * (origins[track] - T[tracks.image, :3, 3])).sum(axis=1)
+    return np.where(rho > 0.0, along / np.where(rho > 0.0, rho, 1.0) + offset, np.inf)
+
+
 def reprojection_jacobians(
     tracks: Tracks, cameras: Cameras, points: Points
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -181,7 +181,7 @@ class Mapper:
         selector = self._selectors.setdefault(frame.stream, KeyframeSelector(self.config.keyframe))
         selection = selector.offer(frame, self.store.host_poses, self.store.seen)
         if selection.frame is None:
-            if self.stereo is not None:
+            if self.stereo is not None and not self.store.refined:  # its pose errs as theirs did
                 self.stereo.add_between(frame)
             return KeyframeDecision(False, selection.reason)
         frame = selection.frame
@@ -281,7 +281,7 @@ class Mapper:
         if self._adjustment is None or (update := self._adjustment.update(wait)) is None:
             return
         if self.stereo is not None:
-            self.stereo.move(update.moved)
+            self.stereo.adjust(update.moved, update.depths)
         self._surface = None  # its points lie where the surface was
         if update.is_large and self._trainer is not None:
             self._trainer.freshen()

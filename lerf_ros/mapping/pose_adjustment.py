@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,7 @@ class PoseUpdate:
 
     Attributes:
         moved: slots whose pose is another one by now.
+        depths: m by slot, about how far away is what keyframes show.
         is_large: whether they moved so far that the map has much to learn anew.
         refined, keyframes: how many differ from their given pose, of how many.
         translation, rotation: median difference of those from their given poses, m and rad.
@@ -47,6 +48,7 @@ class PoseUpdate:
     """
 
     moved: tuple[int, ...]
+    depths: Mapping[int, float]
     is_large: bool
     refined: int
     keyframes: int
@@ -140,14 +142,19 @@ class PoseAdjustment:
         )
         self._thread.put(partial(self._thread.add, keyframe))
 
+    def _is_same(self, slot: int, generation: int, given: Pose) -> bool:
+        """Whether the store still has a keyframe, given at the same pose."""
+        return self._store.generations[slot] == generation and np.array_equal(self._store.given_poses[slot], given)
+
     def _apply(self, found: _Found) -> PoseUpdate | None:
         store, adjustment = self._store, found.adjustment
         moves: dict[int, float] = {}
-        for slot, given in found.given.items():
-            same = store.generations[slot] == adjustment.generations[slot]
-            if not same or not np.array_equal(given, store.given_poses[slot]):
-                continue
-            pose, present = adjustment.poses.get(slot, given), store.host_poses[slot]
+        valid = {
+            slot for slot, given in found.given.items() if self._is_same(slot, adjustment.generations[slot], given)
+        }
+        for slot in sorted(valid):
+            given, present = found.given[slot], store.host_poses[slot]
+            pose = adjustment.poses.get(slot, given)
             move = float(motion(pose, present[None], store.config)[0])
             if move > _MIN_MOVE or (pose is given and not np.array_equal(given, present)):
                 moves[slot] = move
@@ -160,6 +167,7 @@ class PoseAdjustment:
         angles = [rotation_angle(poses[slot, :3, :3], given_poses[slot, :3, :3]) for slot in refined]
         return PoseUpdate(
             tuple(moves),
+            {slot: depth for slot, depth in adjustment.depths.items() if slot in valid},
             bool(np.median(list(moves.values())) > _LARGE_MOVE),
             len(refined),
             len(store),
@@ -281,14 +289,14 @@ class _AdjustmentThread:
 
     def _work_until_the_end(self) -> None:
         while (piece := self._next_piece()) is not None:
-            begun = time.monotonic()
+            begun = time.thread_time()
             try:
                 piece()
             except Exception:
                 self._note_error()
             del piece  # may hold an image
             self._worked = time.monotonic()
-            self._rest(self._worked - begun)
+            self._rest(time.thread_time() - begun)
 
     def _next_piece(self) -> Callable[[], object] | None:
         """Waits for the next piece of work; None: the thread is to end."""
@@ -311,7 +319,7 @@ class _AdjustmentThread:
         return None
 
     def _rest(self, worked: float) -> None:
-        """Leaves the processor to others; worked: s."""
+        """Leaves the processor to others; worked: s of processor time."""
         with self._wake:
             self._wake.wait_for(lambda: self._is_ending or self._is_awaited, worked * (1.0 / self._time_share - 1.0))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -119,6 +119,18 @@ class StereoDepth:
         self._matched_with[stale] = self._is_matched[stale] = False
         self._replaced_scores[stale] = 0
         self._rate(np.flatnonzero(self._known[: len(self._depths)]))
+
+    def adjust(self, slots: Sequence[int], depths: Mapping[int, float]) -> None:
+        """As `move`, after an adjustment of poses. Frames between keyframes go: their poses were not adjusted.
+
+        Args:
+            depths: m by slot, about how far away is what keyframes show.
+        """
+        between = slice(len(self._depths), None)
+        self._known[between] = self._matched_with[:, between] = False
+        self._scores[:, between] = 0.0
+        self._depths[list(depths)] = list(depths.values())
+        self.move(slots)
 
     @property
     def next_work(self) -> StereoWork | None:

@@ -29,10 +29,21 @@ REFINED = {
 
 
 @pytest.fixture(scope="module")
-def frames():
-    """Of a room, with true poses and without depth."""
+def measured():
     room = Room(12003, width=320, height=240, frames=80)
-    return [replace(room[i], depth_z=None) for i in range(0, 36, 3)]
+    return [room[i] for i in range(0, 36, 3)]
+
+
+@pytest.fixture(scope="module")
+def frames(measured):
+    """Of a room, with true poses and without depth."""
+    return [replace(frame, depth_z=None) for frame in measured]
+
+
+@pytest.fixture(scope="module")
+def room_depths(measured):
+    """Measured depths of each frame, m."""
+    return [frame.depth_z[np.isfinite(frame.depth_z)] for frame in measured]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +108,7 @@ def test_poses_that_err_are_refined_and_all_that_came_from_them(box, frames, noi
     store, version, given = mapper.store, mapper.keyframes_version, mapper.store.host_poses.copy()
     rematched = []
     monkeypatch.setattr(mapper.stereo, "move", rematched.extend)
+    mapper.stereo.add_between(frames[0])
     for _ in range(5):
         mapper.step()
     assert mapper.is_refining and store.steps_since_news == 5
@@ -108,6 +120,7 @@ def test_poses_that_err_are_refined_and_all_that_came_from_them(box, frames, noi
     assert f"poses of {store.refined} of 12 keyframes refined" in caplog.text and store.refined > 8
     np.testing.assert_array_equal(store.given_poses, given)
     np.testing.assert_array_equal(store.poses[:12].numpy(), store.host_poses)
+    assert not mapper.stereo._known[16:].any()  # frames whose poses were not refined
     assert len(rematched) == store.refined and mapper.keyframes_version > version
     assert store.steps_since_news == 0 and int(store.recent_count) > 8  # they are trained on like new ones
 
@@ -132,11 +145,13 @@ def test_poses_that_err_are_refined_and_all_that_came_from_them(box, frames, noi
     assert np.median(pose_errors(store.host_poses, refined)[1]) < 0.1 and errors(store, frames)[0] < 0.6 * before[0]
 
 
-def test_given_poses_come_back_where_more_keyframes_show_no_errors(box, frames, adjustments):
+def test_given_poses_come_back_where_more_keyframes_show_no_errors(box, frames, room_depths, adjustments):
     store, adjustment = adjustments(box, frames)
     moved = with_noise(store.host_poses, 0.01, 0.3)
     store.refine(range(12), moved)  # as an adjustment of fewer keyframes might have done
     update = adjustment.update(wait=True)
+    true_depths = [float(np.median(room_depths[slot])) for slot in update.depths]
+    np.testing.assert_allclose(list(update.depths.values()), true_depths, rtol=1.0)  # corners are elsewhere
     assert update.refined == 0 and len(update.moved) == 12 and "given ones again" in str(update)
     np.testing.assert_array_equal(store.host_poses, store.given_poses)
 
