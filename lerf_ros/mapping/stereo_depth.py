@@ -121,7 +121,8 @@ class StereoDepth:
         self._rate(np.flatnonzero(self._known[: len(self._depths)]))
 
     def adjust(self, slots: Sequence[int], depths: Mapping[int, float]) -> None:
-        """As `move`, after an adjustment of poses. Frames between keyframes go: their poses were not adjusted.
+        """As `move`, after an adjustment of poses. Frames between keyframes go: their poses were not adjusted. What was
+        matched before and not confirmed counts as not matched.
 
         Args:
             depths: m by slot, about how far away is what keyframes show.
@@ -129,6 +130,7 @@ class StereoDepth:
         between = slice(len(self._depths), None)
         self._known[between] = self._matched_with[:, between] = False
         self._scores[:, between] = 0.0
+        self._has_inverse_depth[[slot for slot in depths if np.isnan(self._depths[slot])]] = False
         self._depths[list(depths)] = list(depths.values())
         self.move(slots)
 
