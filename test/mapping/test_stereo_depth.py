@@ -181,14 +181,19 @@ def test_frames_between_keyframes_help_and_the_latest_are_kept(room, frames, tru
     assert used == between[1:]  # the oldest one made room
 
 
-def test_keyframes_from_several_places_that_come_at_once_get_depth(frames, truth):
+def test_keyframes_of_several_places_that_are_loaded_get_depth(frames, truth):
     """Before any depth is known, baselines to another place would suggest that all is far away."""
     elsewhere = []
     for frame in frames[1:5]:
         T = frame.T_world_camera.copy()
         T[:3, 3] += [30.0, 0.0, 0.0]
         elsewhere.append(replace(frame, T_world_camera=T))
-    found = quality(mapped([*frames[1:5], *elsewhere]), np.concatenate([truth[1:5], truth[1:5]]))
+    store, _ = empty(frames[0].camera)
+    for frame in [*frames[1:5], *elsewhere]:
+        store.insert(frame)
+    config = MapperConfig().override(SETTINGS)
+    work_off(StereoDepth(config.depth, config.keyframe, store))
+    found = quality(store, np.concatenate([truth[1:5], truth[1:5]]))
     assert found.coverage > 0.3 and found.median < 0.015
 
 
