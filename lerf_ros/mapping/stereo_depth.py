@@ -231,8 +231,8 @@ class StereoDepth:
         return source_scores(self._camera, self._poses[slots], depths, self._poses[views])
 
     def _about_depth(self, slot: int) -> float:
-        """m: of the keyframe, else of the nearest one that knows it, else such that the median of the baselines would
-        be the best."""
+        """m: of the keyframe, else of the nearest one that knows it, else such that the median of the baselines to the
+        views next to it would be the best: farther ones may show other places."""
         if np.isfinite(self._depths[slot]):
             return float(self._depths[slot])
         known = np.flatnonzero(np.isfinite(self._depths))
@@ -241,7 +241,8 @@ class StereoDepth:
         others = self._known.copy()
         others[slot] = False
         baselines = np.linalg.norm(self._poses[others, :3, 3] - self._poses[slot, :3, 3], axis=-1)
-        return max(float(np.median(baselines) / np.tan(BEST_ANGLE)), _NEAREST) if len(baselines) else _NEAREST
+        nearest = np.sort(baselines)[: self._config.sources]
+        return max(float(np.median(nearest) / np.tan(BEST_ANGLE)), _NEAREST) if len(nearest) else _NEAREST
 
     def _gains(self) -> NDArray[np.float64]:
         """(K,) in the sum of the scores of a keyframe's sources, were it matched now; 0 where that is not worth it."""

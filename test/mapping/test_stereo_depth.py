@@ -181,6 +181,29 @@ def test_frames_between_keyframes_help_and_the_latest_are_kept(room, frames, tru
     assert used == between[1:]  # the oldest one made room
 
 
+def test_keyframes_of_several_places_that_are_loaded_get_depth(frames, truth):
+    """Before any depth is known, baselines to another place would suggest that all is far away."""
+    elsewhere = []
+    for frame in frames[1:5]:
+        T = frame.T_world_camera.copy()
+        T[:3, 3] += [30.0, 0.0, 0.0]
+        elsewhere.append(replace(frame, T_world_camera=T))
+    store, _ = empty(frames[0].camera)
+    for frame in [*frames[1:5], *elsewhere]:
+        store.insert(frame)
+    config = MapperConfig().override(SETTINGS)
+    work_off(StereoDepth(config.depth, config.keyframe, store))
+    found = quality(store, np.concatenate([truth[1:5], truth[1:5]]))
+    assert found.coverage > 0.3 and found.median < 0.015
+
+
+def test_what_others_know_helps_a_keyframe_that_was_matched_in_vain(room):
+    """Keyframes far from each other, of which the first ones are matched with views that do not suit them."""
+    number = range(0, 18, 3)
+    store = mapped([replace(room[i], depth_z=None) for i in number])
+    assert quality(store, np.stack([room.truth_view(i).depth_z for i in number]), [3]).coverage > 0.2
+
+
 def test_no_frame_is_kept_without_keyframes(room, frames):
     store, stereo = empty(room.camera)
     stereo.add_between(frames[0])
