@@ -113,7 +113,7 @@ def test_views_from_elsewhere_confirm_the_true_surface():
     assert known[10:-10, 10:-10].float().mean() > 0.99
     assert ((found.inverse_depth - truth)[known].abs() < 0.006).all()  # theirs are of the nearest pixel
     assert (found.variance[known] < 4 * (MATCHING_NOISE * 0.06) ** 2).all()  # some are confirmed by one view only
-    wrong = confirmed(truth * 1.1, 0.06, theirs, torch.full((3,), 0.06), *P)
+    wrong = confirmed(truth * 1.2, 0.06, theirs, torch.full((3,), 0.06), *P)
     assert wrong.inverse_depth.isnan().float().mean() > 0.9
 
 
