@@ -141,7 +141,8 @@ def measure_parts(step: str, mapper: Mapper, whole: Timing, machine: Machine, re
     work, rays = StepWork.of(mapper), config.sampling.rays
     guided = trainer._guided_rays()
     batch = draw_batch(store, rays, _language_rays(mapper), guided, config.replay, bounds)
-    t_edges, _ = trainer._edges(batch, guided)
+    t_sigma = torch.hypot(batch.t_sigma, batch.t_sigma.new_full((), config.loss.sight_sigma))
+    t_edges, _ = trainer._edges(batch, t_sigma, guided)
     marched = march(fields.radiance, batch.rays, t_edges).march
 
     def timed(name: str, function: Callable[[], Any], limit_ms: float | None) -> Part:
@@ -154,7 +155,7 @@ def measure_parts(step: str, mapper: Mapper, whole: Timing, machine: Machine, re
             lambda: draw_batch(store, rays, _language_rays(mapper), guided, config.replay, bounds),
             None,
         ),
-        timed("sampling, proposal", lambda: trainer._edges(batch, guided), None),
+        timed("sampling, proposal", lambda: trainer._edges(batch, t_sigma, guided), None),
         timed(
             "density and colour, forward",
             lambda: march(fields.radiance, batch.rays, t_edges),
