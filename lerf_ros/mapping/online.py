@@ -29,7 +29,7 @@ from lerf_ros.mapping.stereo_depth import StereoWork
 from lerf_ros.mapping.training import StepStats
 
 _LOG = logging.getLogger(__name__)
-_MOST_OWED = 0.5  # s, of other work after stereo: what took longer was urgent, or compiled kernels
+_LONGEST_UNIT = 0.5  # s, of stereo: what takes longer was compiling kernels
 
 
 class _Part(NamedTuple):
@@ -147,12 +147,9 @@ class OnlineMapper:
         begun = time.monotonic()
         self.mapper.find_depth(work)
         self.settle()
-        taken, share = time.monotonic() - begun, self.mapper.config.depth.time_share
-        if share > 0:
-            owed = max(self._owed_by_stereo, 0.0) + taken * (1 - share) / share
-            self._owed_by_stereo = min(owed, _MOST_OWED)
-        else:
-            self._owed_by_stereo = math.inf
+        taken, share = min(time.monotonic() - begun, _LONGEST_UNIT), self.mapper.config.depth.time_share
+        owed = taken * (1 - share) / share if share > 0 else math.inf
+        self._owed_by_stereo = max(self._owed_by_stereo, owed)  # not the sum: urgent work is not paid back
 
     def _encode_or_step(self, store: KeyframeStore, may_step: bool) -> StepStats | None:
         waiting = self._next_to_encode(store) if self.encoding else None

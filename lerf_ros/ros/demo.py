@@ -24,6 +24,7 @@ from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.msg import Status
 from lerf_ros.query.targets import Answer
+from lerf_ros.ros.answer_words import YOUNG_MAP, young_map_notes
 from lerf_ros.ros.client import ClientError, LerfClient
 from lerf_ros.ros.messages import answer_from_response
 from lerf_ros.world.room import Room
@@ -168,8 +169,11 @@ def _map_and_ask(
         saved = client.save_map()
         if not saved.success:
             raise DemoError(f"the map could not be saved: {saved.message}")
-    if not any(response.success or response.unknown_words for response in responses):
-        raise DemoError(f"no question could be answered: {responses[0].message}")
+    for response in responses:
+        if not (response.success or response.unknown_words or YOUNG_MAP in response.message):
+            raise DemoError(f"a question could not be answered: {response.message}")
+    for note in young_map_notes([response.message for response in responses]):
+        say(note)
     return [answer_from_response(text, response) for text, response in zip(texts, responses, strict=True)]
 
 

@@ -96,7 +96,7 @@ def good(frames):
 def test_keyframes_get_depth_near_the_truth(good, truth):
     found = quality(good, truth)
     print(found)
-    assert found.coverage > 0.6 and found.median < 0.012 and found.wrong < 0.09 and found.within > 0.9
+    assert found.coverage > 0.75 and found.median < 0.012 and found.wrong < 0.11 and found.within > 0.9
     assert (torch.isfinite(good.depth_z) == (good.depth_sigma > 0)).all()
     assert all(good.has_stereo(slot) for slot in range(len(good))) and not good.all_have_depth
 
@@ -121,7 +121,7 @@ def with_bad(frames, kind):
 
 @pytest.mark.parametrize(
     ("kind", "confirmed"),
-    [("wrong pose", 0.2), ("blurred", 0.2), ("over-exposed", 0.4), ("uniform", 0.001), ("noise", 0.05)],
+    [("wrong pose", 0.2), ("blurred", 0.35), ("over-exposed", 0.5), ("uniform", 0.001), ("noise", 0.1)],
 )
 def test_a_bad_frame_does_no_harm(frames, truth, good, kind, confirmed):
     store = mapped(with_bad(frames, kind))
@@ -176,7 +176,7 @@ def test_frames_between_keyframes_help_and_the_latest_are_kept(room, frames, tru
     work_off(stereo)
     found = quality(store, of_truth)
     print(alone, found)
-    assert found.coverage > 1.15 * alone.coverage and found.median < alone.median
+    assert found.coverage > 1.05 * alone.coverage and found.wrong < alone.wrong and found.median < alone.median
     used = [frame for frame in between if any(shows(grey, frame) for greys in seen for grey in greys)]
     assert used == between[1:]  # the oldest one made room
 
@@ -450,7 +450,7 @@ def test_the_volume_stays_until_there_is_depth(frames, texture):
         mapper.find_depth(mapper.stereo.next_work)
         done += 1
     confirmed = torch.isfinite(mapper.store.depth_z[: len(frames)]).float().mean()
-    assert done >= len(frames) and (confirmed == 0 if texture == "none" else 0 < confirmed < 0.05)
+    assert done >= len(frames) and (confirmed == 0 if texture == "none" else 0 < confirmed < 0.12)
     assert mapper.bounds is bounds
 
 
@@ -518,9 +518,12 @@ def test_what_has_no_depth_yet_comes_at_once(online, monkeypatch):
         online.advance()
     assert spent["step"] == 0 and spent["stereo"] == pytest.approx(20 * 0.1)
     waiting(online, monkeypatch, urgent=False)
+    for _ in range(5):
+        online.advance()
+    assert spent["stereo"] == pytest.approx(20 * 0.1) and spent["step"] > 0  # training comes next ...
     for _ in range(50):
         online.advance()
-    assert spent["stereo"] == pytest.approx(20 * 0.1)  # training first catches up
+    assert spent["stereo"] > 20 * 0.1 + 0.2  # ... but what was urgent is not paid back
 
 
 def test_time_without_stereo_is_not_saved_up(online, monkeypatch):
@@ -529,7 +532,7 @@ def test_time_without_stereo_is_not_saved_up(online, monkeypatch):
     for _ in range(100):
         online.advance()
     waiting(online, monkeypatch, urgent=False)
-    for _ in range(11):  # one unit, then ten steps for it
+    for _ in range(6):  # one unit, then five steps for it
         online.advance()
     assert spent["stereo"] == pytest.approx(0.1)
 
@@ -540,7 +543,7 @@ def test_kernels_that_are_compiled_are_not_counted(online, monkeypatch):
     seconds["stereo"] = 60.0
     online.advance()
     seconds["stereo"] = 0.1
-    for _ in range(60):
+    for _ in range(40):
         online.advance()
     assert 0 < spent["stereo"] - 60.0 < 0.5
 

@@ -31,7 +31,7 @@ class FakeMap:
         self.mapper = SimpleNamespace(
             steps=0, keyframes=0, config=config, outside_share=0.0, surface_age=0.0, steps_since_news=0
         )
-        self.mapper.is_refining = False
+        self.mapper.is_refining = self.mapper.lacks_baseline = False
         self.mapper.version = self.mapper.keyframes_version = 0
         self.mapper.store = None
         self.saved = []
