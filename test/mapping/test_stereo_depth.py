@@ -450,7 +450,7 @@ def test_the_volume_stays_until_there_is_depth(frames, texture):
         mapper.find_depth(mapper.stereo.next_work)
         done += 1
     confirmed = torch.isfinite(mapper.store.depth_z[: len(frames)]).float().mean()
-    assert done >= len(frames) and (confirmed == 0 if texture == "none" else 0 < confirmed < 0.12)
+    assert done >= len(frames) and (confirmed == 0 if texture == "none" else 0 < confirmed < 0.2)
     assert mapper.bounds is bounds
 
 
