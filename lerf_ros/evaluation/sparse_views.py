@@ -147,7 +147,7 @@ class SparseViewsResult:
         objects = [right for right, category in zip(self.correct, self.categories) if category == "object"]
         found_and_right = sum(right and found for right, found in zip(self.correct, self.found))
         return (
-            f"room {self.seed}: {_share(self.correct)} right ({_share(objects)} of those without a look-alike; "
+            f"room {self.seed}: {_fraction(self.correct)} right ({_fraction(objects)} of those without a look-alike; "
             f"{found_and_right} above the threshold), median error {100 * np.median(self.errors or [np.nan]):.1f} cm; "
             f"{self.keyframes} of {self.images} images are keyframes, {self.steps} steps"
         )
@@ -204,7 +204,7 @@ def evaluate_sparse_views(
     )
 
 
-def _share(correct: Sequence[bool]) -> str:
+def _fraction(correct: Sequence[bool]) -> str:
     return f"{sum(correct)} of {len(correct)}"
 
 
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(results[-1], flush=True)
     correct = [right for result in results for right in result.correct]
     percent = 100 * sum(correct) / max(len(correct), 1)
-    print(f"all {len(results)} rooms: {_share(correct)} right, {percent:.1f} %")
+    print(f"all {len(results)} rooms: {_fraction(correct)} right, {percent:.1f} %")
     if options.out is not None:
         options.out.write_text(
             json.dumps(plain([asdict(result) for result in results]), indent=1) + "\n", encoding="utf-8"

@@ -18,7 +18,7 @@ from lerf_ros.keyframes.semi_global import STEP_PENALTY, aggregated
 MATCHING_NOISE = 0.15  # px, standard deviation of the disparity of a right match
 WITNESSES = 1  # other views that must agree with a pixel's depth: what few views show has no more
 _PRIOR_WEIGHT = 2.0  # observations that MATCHING_NOISE counts for, in the variance of a pixel
-_AGREEMENT = 3 * 2**0.5  # standard deviations: of the difference of two right matches
+_AGREEMENT = 3.0  # standard deviations of the difference of two right matches
 
 
 class Confirmed(NamedTuple):
@@ -101,7 +101,7 @@ def confirmed(
     there = torch.stack([column, row, torch.ones_like(row), theirs], dim=1)
     difference = theirs / (from_others[:, 2:] @ there)[:, 0] - q  # the third coordinate is depth here / depth there
     noise = MATCHING_NOISE * spacing
-    noise_of_both = ((noise**2 + (MATCHING_NOISE * other_spacings).square()) / 2).sqrt()[:, None]
+    noise_of_both = (noise**2 + (MATCHING_NOISE * other_spacings).square()).sqrt()[:, None]
     agrees = inside & (difference.abs() <= _AGREEMENT * noise_of_both)
     n = agrees.sum(dim=0)
     spread = torch.where(agrees, difference.square(), 0).sum(dim=0)

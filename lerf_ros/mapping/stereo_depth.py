@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import Pose
 from lerf_ros.host import on_device
 from lerf_ros.keyframes.depth_completion import complete, fit_scale_shift
@@ -68,9 +69,8 @@ class StereoDepth:
     ) -> None:
         self._config, self._keyframe, self._store, self._prior = config, keyframe, store, prior
         camera, device, K = store.camera, store.images.device, store.config.capacity
-        h = min(config.rows, camera.height)
-        self._camera = camera.resized(max(1, round(camera.width * h / camera.height)), h)
-        w, views = self._camera.width, K + config.between
+        self._camera = _stereo_camera(config, camera)
+        h, w, views = self._camera.height, self._camera.width, K + config.between
         self._greys = torch.zeros(views, h, w, dtype=torch.uint8, device=device)
         self._inverse_depths = torch.full((K, h, w), torch.nan, device=device)
         self._spacings = np.zeros(K)
@@ -298,6 +298,11 @@ class StereoDepth:
 
 def stereo_bytes(config: DepthConfig, store: KeyframeStore) -> int:
     """Device memory that the `StereoDepth` of a store keeps."""
-    rows = min(config.rows, store.camera.height)
-    pixels = rows * max(1, round(store.camera.width * rows / store.camera.height))
-    return pixels * (store.config.capacity * 5 + config.between)
+    camera = _stereo_camera(config, store.camera)
+    return camera.width * camera.height * (store.config.capacity * 5 + config.between)
+
+
+def _stereo_camera(config: DepthConfig, camera: Camera) -> Camera:
+    """The camera of the keyframes at the resolution at which they are matched."""
+    rows = min(config.rows, camera.height)
+    return camera.resized(max(1, round(camera.width * rows / camera.height)), rows)
