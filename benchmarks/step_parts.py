@@ -141,7 +141,7 @@ def measure_parts(step: str, mapper: Mapper, whole: Timing, machine: Machine, re
     work, rays = StepWork.of(mapper), config.sampling.rays
     guided = trainer._guided_rays()
     batch = draw_batch(store, rays, _language_rays(mapper), guided, config.replay, bounds)
-    t_sigma = torch.hypot(batch.t_sigma, batch.t_sigma.new_full((), config.loss.sight_sigma))
+    t_sigma = trainer._t_sigma(batch)
     t_edges, _ = trainer._edges(batch, t_sigma, guided)
     marched = march(fields.radiance, batch.rays, t_edges).march
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
+from lerf_ros.evaluation.command import name_and_value
 from lerf_ros.evaluation.methods import FieldMethod
 from lerf_ros.evaluation.pacing import Budget, drive
 from lerf_ros.features.encoder import Encoder, load_encoder
@@ -171,13 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--world-scale", type=float, help="metres per scene unit; unset: see NerfstudioFolder")
     parser.add_argument("--train-on-labelled", action="store_true", help="LangSplat's protocol: labelled frames train")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers of the preset")
+    parser.add_argument(
+        "--set", nargs="*", type=name_and_value, default=[], metavar="NAME=VALUE", help="other numbers of the preset"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/labelled.json"), help="JSON with every answer")
     options = parser.parse_args(arguments)
 
-    settings = dict(setting.split("=", 1) for setting in options.set)
     repeatable = PRESETS[options.preset].override({"close_up.seconds": 0.0})  # whatever the machine's pace
-    config = repeatable.override({name: yaml.safe_load(value) for name, value in settings.items()})
+    config = repeatable.override(dict(options.set))
     budget = Budget(steps=options.steps) if options.steps else Budget(seconds=options.seconds)
     encoder = load_encoder(options.encoder, options.pretrained, options.device)
     outcomes: list[LabelOutcome] = []

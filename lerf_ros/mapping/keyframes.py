@@ -138,9 +138,14 @@ class KeyframeStore:
         return self._given_poses[: len(self)]
 
     @property
+    def refined_slots(self) -> NDArray[np.int64]:
+        """Slots (N,) of the keyframes that have another pose than the given one."""
+        return np.flatnonzero((self.host_poses != self.given_poses).any(axis=(1, 2)))
+
+    @property
     def refined(self) -> int:
         """How many keyframes have another pose than the given one."""
-        return int((self.host_poses != self.given_poses).any(axis=(1, 2)).sum())
+        return len(self.refined_slots)
 
     @property
     def host_valid(self) -> NDArray[np.bool_]:

@@ -161,8 +161,7 @@ class PoseAdjustment:
         if not moves:
             return None
         store.refine(list(moves), np.stack([adjustment.poses.get(slot, found.given[slot]) for slot in moves]))
-        poses, given_poses = store.host_poses, store.given_poses
-        refined = np.flatnonzero((poses != given_poses).any(axis=(1, 2)))
+        poses, given_poses, refined = store.host_poses, store.given_poses, store.refined_slots
         shifts = np.linalg.norm((poses - given_poses)[refined, :3, 3], axis=1)
         angles = [rotation_angle(poses[slot, :3, :3], given_poses[slot, :3, :3]) for slot in refined]
         return PoseUpdate(

@@ -30,9 +30,7 @@ _LEAST_SCORE = 0.05  # of a source view, out of 1; with less it says nothing
 _LEAST_GAIN = 0.5  # in the sum of the scores of a keyframe's sources, for which it is matched again
 _FIRST = 100.0  # added to the gain of a keyframe that was never matched: it comes first
 _ENOUGH_SCORE = 1.0  # in that sum: with less, better views are waited for while there is other work
-_ENOUGH_CONFIRMED = (
-    0.2  # of the pixels, more than chance confirms: then their median says how far away is what a keyframe shows
-)
+_ENOUGH_CONFIRMED = 0.2  # of the pixels: from then on their median is the depth that views are chosen for
 _WITNESSES = 6  # keyframes at most that are asked whether they agree
 _FEW_VIEWS = 3  # keyframes, from which on they could have depth
 _BETWEEN_MOTION = 0.3  # of the motion that makes a keyframe, between two frames that are kept

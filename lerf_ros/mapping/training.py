@@ -107,7 +107,7 @@ class Trainer:
         rays, guided = self._rays.size, self._guided_rays()
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         weight, far = self._config.loss, self._config.scene.far
-        t_sigma = torch.hypot(batch.t_sigma, batch.t_sigma.new_full((), weight.sight_sigma))
+        t_sigma = self._t_sigma(batch)
         trust = (weight.sight_sigma / t_sigma).square()  # 1 of a depth camera
         t_edges, histograms = self._edges(batch, t_sigma, guided)
         near_field = 0.0 if guided else weight.near_field  # depth clears the space before the camera by itself
@@ -142,6 +142,10 @@ class Trainer:
         loss.backward()
         self._update(loss.detach())
         return loss.detach(), colour.detach(), depth.detach(), language.detach(), dino.detach(), self._skipped
+
+    def _t_sigma(self, batch: RayBatch) -> Tensor:
+        """(R,) m, standard deviation of where a ray's surface is: of its depth, and the thickness of a surface."""
+        return torch.hypot(batch.t_sigma, batch.t_sigma.new_full((), self._config.loss.sight_sigma))
 
     def _update(self, loss: Tensor) -> None:
         """Takes the Adam step, unless the loss or a gradient of the networks, through which those of the tables come,
