@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from lerf_ros.geometry.camera import Camera
 
-BEST_ANGLE = np.radians(5.0)  # between two rays that meet ...
-_SIGMA_BELOW, _SIGMA_ABOVE = np.radians(1.0), np.radians(10.0)  # ... and how soon smaller and larger ones are worse
+BEST_ANGLE = np.radians(5.0)  # between two rays that meet: less is less precise, more looks less alike
+_SIGMA = 0.7  # of the logarithms of angle and distance: half and twice the best one are worth 0.6 of it, a quarter 0.14
 _GRID = 4  # points per axis, whose share in another image is the overlap
 
 
@@ -18,8 +18,12 @@ def source_scores(
     depths: NDArray[np.float64],
     T_world_sources: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """How well each of V source views suits each of R views, in [0, 1]: overlap of the images times MVSNet's function
-    of the angle between rays (Yao et al., ECCV 2018, section 4.1), both for a wall in front of the view.
+    """How well each of V source views suits each of R views, in [0, 1], if there were a wall in front of the view.
+
+    Overlap of the images, times log-normal functions of two quantities: of the angle between rays that meet (MVSNet,
+    Yao et al., ECCV 2018, section 4.1, weighs the angle itself, which nearly rules out a camera that turns in place),
+    and of the wall's distance from the source over that from the view (Goesele et al., ICCV 2007, section 4.1: what is
+    seen at another scale matches worse, and from far away something else may be in front of it).
 
     Args:
         camera: of all views.
@@ -44,7 +48,7 @@ def source_scores(
     lengths = np.linalg.norm(offsets, axis=-1) * np.linalg.norm(own, axis=-1)[:, None]
     cosines = np.einsum("rvgi,rgi->rvg", offsets, own) / np.maximum(lengths, 1e-12)
     angles = np.arccos(np.clip(cosines, -1.0, 1.0))
-    sigma = np.where(angles < BEST_ANGLE, _SIGMA_BELOW, _SIGMA_ABOVE)
-    worth = np.exp(-np.square((angles - BEST_ANGLE) / sigma) / 2)
+    deviations = np.log(np.maximum(angles, 1e-9) / BEST_ANGLE), np.log(z / depths[:, None, None])
+    worth = np.exp(-(np.square(deviations[0]) + np.square(deviations[1])) / (2 * _SIGMA**2))
     scores: NDArray[np.float64] = (inside * worth).mean(axis=-1)
     return scores

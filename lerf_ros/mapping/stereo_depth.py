@@ -27,9 +27,9 @@ from lerf_ros.mapping.selection import motion
 
 _LEAST_MISSING = 0.1  # of a depth camera's pixels: fewer are not worth the time
 _LEAST_SCORE = 0.05  # of a source view, out of 1; with less it says nothing
-_LEAST_GAIN = 0.5  # in the sum of the scores of a keyframe's sources, for which it is matched again
+_LEAST_GAIN = 0.25  # of the sum of the scores of a keyframe's sources, for which it is matched again
 _FIRST = 100.0  # added to the gain of a keyframe that was never matched: it comes first
-_ENOUGH_SCORE = 1.0  # in that sum: with less, better views are waited for while there is other work
+_ENOUGH_SCORE = 0.5  # of that sum: with less, better views are waited for while there is other work
 _ENOUGH_CONFIRMED = 0.2  # of the pixels: from then on their median is the depth that views are chosen for
 _WITNESSES = 6  # keyframes at most that are asked whether they agree
 _FEW_VIEWS = 3  # keyframes, from which on they could have depth
@@ -241,15 +241,16 @@ class StereoDepth:
         others = self._known.copy()
         others[slot] = False
         baselines = np.linalg.norm(self._poses[others, :3, 3] - self._poses[slot, :3, 3], axis=-1)
-        nearest = np.sort(baselines)[: self._config.sources]
+        nearest = np.sort(baselines)[:_FEW_VIEWS]
         return max(float(np.median(nearest) / np.tan(BEST_ANGLE)), _NEAREST) if len(nearest) else _NEAREST
 
     def _gains(self) -> NDArray[np.float64]:
         """(K,) in the sum of the scores of a keyframe's sources, were it matched now; 0 where that is not worth it."""
         useful = np.where(self._scores > _LEAST_SCORE, self._scores, 0.0)
         best = -np.partition(-useful, self._config.sources - 1, axis=1)[:, : self._config.sources].sum(axis=1)
-        gains = best - (useful * self._matched_with).sum(axis=1) - self._replaced_scores
-        again = np.where(gains > _LEAST_GAIN, gains, 0.0)
+        present = (useful * self._matched_with).sum(axis=1) + self._replaced_scores
+        gains = best - present
+        again = np.where(gains > _LEAST_GAIN * present, gains, 0.0)
         first = np.where(gains > 0, gains + _FIRST, 0.0)
         return np.where(self._needs_match, np.where(self._has_inverse_depth, again, first), 0.0)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import lognorm as lognormal
 
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.keyframes.view_selection import BEST_ANGLE, source_scores
@@ -27,16 +28,31 @@ def test_five_degrees_are_best():
     scores = np.array([score(beside(angle)) for angle in (1, 2, 3, 4, 5, 7, 10, 20, 30)])
     assert np.degrees(BEST_ANGLE) == pytest.approx(5.0) and 4 <= scores.argmax() <= 5 and scores.max() > 0.85
     assert (np.diff(scores[: scores.argmax() + 1]) > 0).all() and (np.diff(scores[scores.argmax() :]) < 0).all()
-    assert scores[1] < 0.1 and scores[6] > 0.7  # too near is worse than too far
 
 
-def test_the_angle_is_weighed_as_by_mvsnet():
+def test_angles_are_weighed_by_their_logarithm():
     narrow = Camera(fx=8000.0, fy=8000.0, cx=47.5, cy=35.5, width=96, height=72)  # all rays are alike
-    for angle, sigma in [(3.0, 1.0), (4.5, 1.0), (8.0, 10.0), (20.0, 10.0)]:
+    for angle in (1.0, 3.0, 8.0, 20.0):
         T = pose(
             (2 * np.sin(np.radians(angle)), 0.0, 2 - 2 * np.cos(np.radians(angle))), (0.0, -np.radians(angle), 0.0)
         )
-        assert score(T, camera=narrow) == pytest.approx(np.exp(-(((angle - 5) / sigma) ** 2) / 2), abs=0.02)
+        assert score(T, camera=narrow) == pytest.approx(
+            lognormal.pdf(angle / 5, 0.7) / lognormal.pdf(1, 0.7) * angle / 5, abs=0.02
+        )
+
+
+def test_a_view_from_much_farther_away_is_worse():
+    """At the same angle, and with all of the image in common."""
+    narrow = Camera(fx=8000.0, fy=8000.0, cx=47.5, cy=35.5, width=96, height=72)
+    angle = np.radians(5.0)
+
+    def at(distance):
+        position = (distance * np.sin(angle), 0.0, 2 - distance * np.cos(angle))
+        return score(pose(position, (0.0, -angle, 0.0)), camera=narrow)
+
+    assert at(2.0) == pytest.approx(1.0, abs=0.01)
+    for ratio in (1.5, 3.0):
+        assert at(2.0 * ratio) == pytest.approx(np.exp(-((np.log(ratio) / 0.7) ** 2) / 2), abs=0.02)
 
 
 def test_the_depth_decides_which_baseline_is_best():
