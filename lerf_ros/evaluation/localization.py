@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2
 
 from lerf_ros.evaluation.true_surface import TrueSurface
-from lerf_ros.query.targets import Answer
+from lerf_ros.query.targets import Answer, Target
 from lerf_ros.world.truth import TruthQuery
+
+_ELLIPSOID = float(chi2.ppf(0.9, df=3))  # squared Mahalanobis distance within which 90 % of a normal distribution lie
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ def judge(query: TruthQuery, answer: Answer, surface: TrueSurface | None = None)
         return Outcome(answer, True, inside, centre_error, hits=hits)
     error = surface.query_distance(position, query)
     return Outcome(answer, True, surface.answers(position, query), centre_error, error, hits)
+
+
+def ellipsoid_holds_surface(target: Target, surface: TrueSurface) -> bool:
+    """Whether the true surface nearest to a target, whatever it belongs to, lies in the 90 % ellipsoid of its position:
+    so it should for 90 % of the targets."""
+    offset = surface.nearest(target.position) - target.position
+    return bool(offset @ np.linalg.solve(target.covariance, offset) <= _ELLIPSOID)
 
 
 def _hits(query: TruthQuery, answer: Answer) -> int:

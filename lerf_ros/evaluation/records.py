@@ -19,7 +19,7 @@ from lerf_ros.evaluation.variants import Variant
 from lerf_ros.features.encoder import Encoder
 from lerf_ros.mapping.config import PRESETS, MapperConfig
 
-EXAM_VERSION = 4  # to be raised when questions, judging or what is recorded change: older results are then asked anew
+EXAM_VERSION = 5  # to be raised when questions, judging or what is recorded change: older results are then asked anew
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class AnswerRecord:
         hits: of the first k targets, see `Outcome.hits`.
         position: of the best target, (3,) or None.
         landed: [instance id, part or "", metres] of the surface nearest to it, or None.
+        in_ellipsoid: see `ellipsoid_holds_surface`; None without a target.
         views: [hits, views]: held-out views whose most relevant pixel lies in the true 2D box, of those that show it.
     """
 
@@ -91,6 +92,7 @@ class AnswerRecord:
     hits: int
     position: list[float] | None
     landed: list[Any] | None
+    in_ellipsoid: bool | None
     views: list[int] = field(default_factory=lambda: [0, 0])
 
 

@@ -61,6 +61,13 @@ class TrueSurface:
         face, distance = self._nearest(x_world, np.arange(len(self._triangles)))
         return int(self._scene.instance[face]), ("", *PARTS)[self._scene.part[face]], distance
 
+    def nearest(self, x_world: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The point (3,) of the surface nearest to a point (3,)."""
+        x_world = np.asarray(x_world, np.float64)
+        face, _ = self._nearest(x_world, np.arange(len(self._triangles)))
+        nearest: NDArray[np.float64] = closest_point(self._triangles[face : face + 1], x_world[None])[0]
+        return nearest
+
     def sample(
         self, count: int, rng: np.random.Generator, instance_id: int | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

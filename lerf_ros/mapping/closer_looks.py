@@ -139,7 +139,7 @@ class CloserLooks:
         is_point = places.exists.flatten()
         x_world = torch.where(is_point[:, None], hits.x_world[kept], places.each(centres))
         slots, known = places.each(views.slots.T).T, places.each(views.known.T).T & is_point
-        of_hits = x_world, hits.directions[kept], hits.covariance(kept)
+        of_hits = x_world, hits.directions[kept], hits.along[kept], hits.across[kept]
         points = observed(store, self._ranges, self._crop_scale, *of_hits, slots, known)
         sights, needed = None, None
         if close_ups is not None:

@@ -91,7 +91,7 @@ class SurfaceSource:
         kept, places = one_per_cell(hits.x_world[None] / self._spacing, hits.clear[None], max_points)
         kept = kept[: int(places.sizes)]
         every = torch.arange(len(store), device=kept.device)[:, None]
-        of_hits = hits.x_world[kept], hits.directions[kept], hits.covariance(kept)
+        of_hits = hits.x_world[kept], hits.directions[kept], hits.along[kept], hits.across[kept]
         points = observed(store, self._ranges, self._crop_scale, *of_hits, every, every >= 0)
         return MapSurface(points, hits.features[kept], self, float(hits.depth_uncertainty))
 

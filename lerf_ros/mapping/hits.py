@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lerf_ros.geometry.contraction import SceneBounds
-from lerf_ros.geometry.covariance import pixel_deviation, position_covariance
+from lerf_ros.geometry.covariance import pixel_deviation
 from lerf_ros.geometry.neighbours import Places
 from lerf_ros.mapping.config import MapperConfig
 from lerf_ros.mapping.decoding import LanguageFeatures, asked_features
@@ -42,10 +42,6 @@ class Hits:
     t: Tensor
     along: Tensor
     across: Tensor
-
-    def covariance(self, chosen: Tensor) -> Tensor:
-        """Position covariance (N, 3, 3) m^2, map frame, of the chosen hits (N,)."""
-        return position_covariance(self.directions[chosen], self.along[chosen], self.across[chosen])
 
     @property
     def depth_uncertainty(self) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lerf_ros.geometry.covariance import position_covariance
 from lerf_ros.kernels import runs_kernels
 from lerf_ros.mapping.decoding import CropScale
 from lerf_ros.mapping.keyframes import KeyframeStore
@@ -14,6 +17,9 @@ from lerf_ros.mapping.surface import SurfacePoints
 
 _MEASURED_WITHIN = 0.01  # of the depth: a point is moved to what was measured this close to it
 _VIEWS_AT_ONCE = 16  # keyframes that are asked about all points together
+_ACROSS = (
+    1.0 / 3.0
+)  # of the deviation along the ray: how far beside the ray a surface with a slant of 18 degrees is nearest
 
 
 def observed(
@@ -22,27 +28,49 @@ def observed(
     crop_scale: CropScale,
     x_world: Tensor,
     own_directions: Tensor,
-    covariance: Tensor,
+    along: Tensor,
+    across: Tensor,
     slots: Tensor,
     known: Tensor,
 ) -> SurfacePoints:
     """Points (N, 3) hit by rays along own_directions (N, 3), as the keyframes slots (V, 1) or (V, N), where known (of
     the same shape), see them.
 
-    A point that no keyframe sees, or that more keyframes see through than see, has no supervised scale: it is not
-    asked about. Where our kernels run, one launch asks all keyframes, and agrees to rounding.
+    A point is moved to the mean of what keyframes measured close to it. The variance of its distance along the rays is
+    then that of a mean of n independent measurements, each with the variance that its own keyframe gives it, and with
+    the scatter about the mean; else it is that of the rendered ray.
+
+    A point that no keyframe sees, or that more keyframes have measured to be free space than to be a surface, has no
+    supervised scale: it is not asked about. Where our kernels run, one launch asks all keyframes, and agrees to
+    rounding.
 
     Args:
         ranges: see `scales_per_metre`.
-        covariance: (N, 3, 3) m^2, map frame: position covariance of x_world. It is kept also where a point is moved.
+        along, across: (N,) m, standard deviation of where the rendered rays end, and of half a pixel beside them.
     """
     if runs_kernels(x_world.device):
         from lerf_ros.mapping.observation_triton import observed_triton  # not everywhere installed
 
         kind = crop_scale.kind
-        observed = observed_triton(store, ranges, kind, x_world, own_directions, slots, known, _MEASURED_WITHIN)
-        return SurfacePoints(*observed, covariance)
-    return observed_torch(store, ranges, crop_scale, x_world, own_directions, covariance, slots, known)
+        found = Observed(*observed_triton(store, ranges, kind, x_world, own_directions, slots, known, _MEASURED_WITHIN))
+    else:
+        found = observed_torch(store, ranges, crop_scale, x_world, own_directions, slots, known)
+    measured = (found.variance + across.square()).sqrt()
+    deviation = torch.where(found.variance.isnan(), along, measured)
+    covariance = position_covariance(found.directions, deviation, _ACROSS * deviation)
+    return SurfacePoints(found.x_world, found.directions, found.views, found.scale_min, found.scale_max, covariance)
+
+
+class Observed(NamedTuple):
+    """N points as keyframes see them: x_world, directions, views, scale_min and scale_max as in `SurfacePoints`, and
+    variance (N,) m^2 of the mean distance that keyframes measured along their rays; NaN: none did."""
+
+    x_world: Tensor
+    directions: Tensor
+    views: Tensor
+    scale_min: Tensor
+    scale_max: Tensor
+    variance: Tensor
 
 
 def scales_per_metre(store: KeyframeStore, crop_scale: CropScale) -> Tensor:
@@ -62,32 +90,35 @@ def observed_torch(
     crop_scale: CropScale,
     x_world: Tensor,
     own_directions: Tensor,
-    covariance: Tensor,
     slots: Tensor,
     known: Tensor,
-) -> SurfacePoints:
+) -> Observed:
     """Reference backend of `observed`."""
     N, device = len(x_world), x_world.device
-    views, through = torch.zeros(2, N, dtype=torch.int64, device=device).unbind()
+    views, free, occupied = torch.zeros(3, N, dtype=torch.int64, device=device).unbind()
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
-    shift, measured = torch.zeros(N, 3, device=device), torch.zeros(N, device=device)
+    shift, squares, measured = torch.zeros(N, 3, device=device), *torch.zeros(2, N, device=device)
     for part, there in zip(slots.split(_VIEWS_AT_ONCE), known.split(_VIEWS_AT_ONCE), strict=True):
         sight = seen_by_torch(store, part, x_world)
         sees = sight.sees & there
         offsets = (x_world - store.poses[part, :3, 3]).float()
         views += sees.sum(dim=0)
-        through += (sight.inside & there & ~sight.sees & (sight.measured_z > sight.depth_z)).sum(dim=0)
+        free += (sight.inside & there & ~sight.sees & (sight.measured_z > sight.depth_z)).sum(dim=0)
+        occupied += (sees & ~sight.measured_z.isnan()).sum(dim=0)
         directions += torch.where(sees[..., None], offsets, 0).sum(dim=0)
         behind = sight.measured_z / sight.depth_z - 1  # by this part of its depth, the surface is
         close = sees & (behind.abs() <= _MEASURED_WITHIN)
         shift += torch.where(close[..., None], behind[..., None] * offsets, 0).sum(dim=0)
+        relative = behind.square() + (sight.sigma_z / sight.depth_z).square()
+        squares += torch.where(close, relative * offsets.square().sum(dim=-1), 0).sum(dim=0)
         measured += close.sum(dim=0)
         distance = crop_scale.distance(torch.linalg.vector_norm(offsets, dim=-1), sight.depth_z)
         low, high = (of_keyframes[part] * distance for of_keyframes in ranges)
         scale_min = torch.minimum(scale_min, torch.where(sees, low, torch.inf).amin(dim=0))
         scale_max = torch.maximum(scale_max, torch.where(sees, high, 0.0).amax(dim=0))
-    is_surface = through <= views
+    is_surface = free <= occupied
     scale_min, scale_max = torch.where(is_surface, scale_min, torch.inf), torch.where(is_surface, scale_max, 0.0)
-    x_world = x_world + (shift / measured.clamp_min(1)[:, None]).double()
-    return SurfacePoints(x_world, normalize(directions, dim=-1), views, scale_min, scale_max, covariance)
+    mean = shift / measured.clamp_min(1)[:, None]
+    variance = (squares / measured - mean.square().sum(dim=-1)).clamp_min(0) / measured
+    return Observed(x_world + mean.double(), normalize(directions, dim=-1), views, scale_min, scale_max, variance)

@@ -51,8 +51,8 @@ def _observed(
     KIND: tl.constexpr,
     POINTS: tl.constexpr,
 ):
-    """x_world, own_directions (N, 3), slots and known with strides, ranges (2, K) -> x_out (N, 3), floats (5 N):
-    directions (N, 3), scale_min and scale_max (N,), and views_out (N,)."""
+    """x_world, own_directions (N, 3), slots and known with strides, ranges (2, K) -> x_out (N, 3), floats (6 N):
+    directions (N, 3), scale_min, scale_max and variance (N,), and views_out (N,)."""
     point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     exists = point < points
     x = tl.load(x_world + 3 * point, mask=exists, other=0.0)
@@ -62,24 +62,29 @@ def _observed(
     along_y = tl.load(own_directions + 3 * point + 1, mask=exists, other=0.0)
     along_z = tl.load(own_directions + 3 * point + 2, mask=exists, other=0.0)
     shift_x, shift_y, shift_z = tl.zeros_like(along_x), tl.zeros_like(along_x), tl.zeros_like(along_x)
-    measured_by = tl.zeros_like(along_x)
+    squares, measured_by = tl.zeros_like(along_x), tl.zeros_like(along_x)
     least, most = tl.full([POINTS], float("inf"), tl.float32), tl.zeros([POINTS], tl.float32)
-    seen, through = tl.zeros([POINTS], tl.int64), tl.zeros([POINTS], tl.int64)
+    seen = tl.zeros([POINTS], tl.int64)
+    free, occupied = tl.zeros([POINTS], tl.int32), tl.zeros([POINTS], tl.int32)
     for view in range(0, views):
         slot = tl.load(slots + view * slots_view + point * slots_point, mask=exists, other=0)
         there = tl.load(known + view * known_view + point * known_point, mask=exists, other=0) != 0
-        _, _, depth, measured, inside, sees, right, down, ahead = look(
+        _, _, depth, measured, sigma, inside, sees, right, down, ahead = look(
             x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas
         )
-        through += (inside & there & (sees == 0) & (measured > depth)).to(tl.int64)
+        free += (inside & there & (sees == 0) & (measured > depth)).to(tl.int32)
         sees = sees & there
         seen += sees.to(tl.int64)
+        occupied += (sees & (measured == measured)).to(tl.int32)
         along_x += tl.where(sees, right, 0.0)
         along_y += tl.where(sees, down, 0.0)
         along_z += tl.where(sees, ahead, 0.0)
         behind = measured / depth - 1.0  # by this part of its depth, the surface is
-        moves = tl.where(sees & (tl.abs(behind) <= measured_within), behind, 0.0)
-        measured_by += (sees & (tl.abs(behind) <= measured_within)).to(tl.float32)
+        close = sees & (tl.abs(behind) <= measured_within)
+        moves = tl.where(close, behind, 0.0)
+        measured_by += close.to(tl.float32)
+        relative = behind * behind + (sigma / depth) * (sigma / depth)
+        squares += tl.where(close, relative * (right * right + down * down + ahead * ahead), 0.0)
         shift_x += moves * right
         shift_y += moves * down
         shift_z += moves * ahead
@@ -93,18 +98,22 @@ def _observed(
         least = tl.minimum(least, tl.where(sees, low, float("inf")))
         most = tl.maximum(most, tl.where(sees, high, 0.0))
 
-    is_surface = through <= seen
+    is_surface = free <= occupied
     least, most = tl.where(is_surface, least, float("inf")), tl.where(is_surface, most, 0.0)
-    measured_by = tl.maximum(measured_by, 1.0)
-    tl.store(x_out + 3 * point, x + (shift_x / measured_by).to(tl.float64), mask=exists)
-    tl.store(x_out + 3 * point + 1, y + (shift_y / measured_by).to(tl.float64), mask=exists)
-    tl.store(x_out + 3 * point + 2, z + (shift_z / measured_by).to(tl.float64), mask=exists)
+    count = tl.maximum(measured_by, 1.0)
+    mean_x, mean_y, mean_z = shift_x / count, shift_y / count, shift_z / count
+    tl.store(x_out + 3 * point, x + mean_x.to(tl.float64), mask=exists)
+    tl.store(x_out + 3 * point + 1, y + mean_y.to(tl.float64), mask=exists)
+    tl.store(x_out + 3 * point + 2, z + mean_z.to(tl.float64), mask=exists)
+    scatter = tl.maximum(squares / count - mean_x * mean_x - mean_y * mean_y - mean_z * mean_z, 0.0)
+    variance = tl.where(measured_by > 0.0, scatter / count, float("nan"))
     length = tl.maximum(tl.sqrt(along_x * along_x + along_y * along_y + along_z * along_z), _EPS)
     tl.store(floats + 3 * point, along_x / length, mask=exists)
     tl.store(floats + 3 * point + 1, along_y / length, mask=exists)
     tl.store(floats + 3 * point + 2, along_z / length, mask=exists)
     tl.store(floats + 3 * points + point, least, mask=exists)
     tl.store(floats + 4 * points + point, most, mask=exists)
+    tl.store(floats + 5 * points + point, variance, mask=exists)
     tl.store(views_out + point, seen, mask=exists)
 
 
@@ -117,10 +126,10 @@ def observed_triton(
     slots: Tensor,
     known: Tensor,
     measured_within: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `observation.observed`, on a CUDA GPU: the fields of `SurfacePoints`. ranges: of `scales_per_metre`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `observation.observed`, on a CUDA GPU: the fields of `Observed`. ranges: of `scales_per_metre`."""
     N, device = len(x_world), x_world.device
-    x_out, floats = torch.empty_like(x_world), torch.empty(5 * N, device=device)
+    x_out, floats = torch.empty_like(x_world), torch.empty(6 * N, device=device)
     views = torch.empty(N, dtype=torch.int64, device=device)
     of_points = x_world.contiguous(), own_directions.contiguous(), slots, known, ranges.contiguous()
     of_store = store.poses, store.intrinsics, store.depth_z, store.depth_sigma
@@ -133,5 +142,5 @@ def observed_triton(
             grid = (triton.cdiv(N, _POINTS),)
             results, sizes = (x_out, floats, views), {"KIND": kind, "POINTS": _POINTS}
             _observed[grid](*of_points, *of_store, *results, *numbers, measured_within, **sizes, enable_fp_fusion=False)
-    directions, scale_min, scale_max = floats.split([3 * N, N, N])
-    return x_out, directions.view(N, 3), views, scale_min, scale_max
+    directions, scale_min, scale_max, variance = floats.split([3 * N, N, N, N])
+    return x_out, directions.view(N, 3), views, scale_min, scale_max, variance

@@ -21,12 +21,14 @@ class Sight(NamedTuple):
     """N points in V keyframes.
 
     uv (V, N, 2) px, zero outside the image; depth_z (V, N) m; measured_z (V, N) m, what the keyframe measured at that
-    pixel, NaN: nothing; inside (V, N) bool, whether the point lies in the image, and sees (V, N) bool.
+    pixel, NaN: nothing, and sigma_z (V, N) m, its standard deviation; inside (V, N) bool, whether the point lies in the
+    image, and sees (V, N) bool.
     """
 
     uv: Tensor
     depth_z: Tensor
     measured_z: Tensor
+    sigma_z: Tensor
     inside: Tensor
     sees: Tensor
 
@@ -57,9 +59,9 @@ def seen_by_torch(store: KeyframeStore, slots: Tensor, x_world: Tensor) -> Sight
     uv = torch.where(inside[..., None], uv, 0)
     column, row = uv.round().long().unbind(dim=-1)
     measured_z = store.depth_z[slots, row, column].float()
-    unsure = VISIBLE_SIGMAS * store.depth_sigma[slots, row, column].float()
-    differs = (measured_z - depth_z).abs() > VISIBLE_WITHIN * depth_z + unsure
-    return Sight(uv, depth_z, measured_z, inside, inside & ~differs)
+    sigma_z = store.depth_sigma[slots, row, column].float()
+    differs = (measured_z - depth_z).abs() > VISIBLE_WITHIN * depth_z + VISIBLE_SIGMAS * sigma_z
+    return Sight(uv, depth_z, measured_z, sigma_z, inside, inside & ~differs)
 
 
 class Views(NamedTuple):

@@ -40,8 +40,8 @@ def _pixel(focal, x, depth, middle):
 
 @triton.jit
 def look(x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas):
-    """Points at x, y, z m (float64) in keyframes: u, v px, depth there and as measured, whether they lie inside the
-    image and are seen, and the way to them from the camera, in axes of the world."""
+    """Points at x, y, z m (float64) in keyframes: u, v px, depth there and as measured, its standard deviation, whether
+    they lie inside the image and are seen, and the way to them from the camera, in axes of the world."""
     pose, camera = poses + 16 * slot, intrinsics + 4 * slot
     x -= tl.load(pose + 3, mask=exists, other=0.0)
     y -= tl.load(pose + 7, mask=exists, other=0.0)
@@ -59,10 +59,10 @@ def look(x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, h
     column, row = tl.where(inside, column, 0.0).to(tl.int64), tl.where(inside, row, 0.0).to(tl.int64)
     pixel = (slot * height + row) * width + column
     measured = tl.load(depth_images + pixel, mask=exists, other=0.0).to(tl.float32)
-    unsure = sigmas * tl.load(sigma_images + pixel, mask=exists, other=0.0).to(tl.float32)
-    differs = tl.abs(measured - depth) > within * depth + unsure
+    sigma = tl.load(sigma_images + pixel, mask=exists, other=0.0).to(tl.float32)
+    differs = tl.abs(measured - depth) > within * depth + sigmas * sigma
     sees = inside & (differs == 0)
-    return u, v, depth, measured, inside, sees, x.to(tl.float32), y.to(tl.float32), z.to(tl.float32)
+    return u, v, depth, measured, sigma, inside, sees, x.to(tl.float32), y.to(tl.float32), z.to(tl.float32)
 
 
 @triton.jit(do_not_specialize=["points", "views", "next_view", "next_point", "height", "width"])
@@ -89,7 +89,7 @@ def _sight(
 ):
     """slots with strides, x_world (N, 3), poses (K, 4, 4), intrinsics (K, 4), depth_images and
     sigma_images (K, height, width) -> uv
-    (V, N, 2), depths (2, V, N) at the point and as measured, flags (2, V, N): inside, sees."""
+    (V, N, 2), depths (3, V, N) at the point, as measured, and sigma, flags (2, V, N): inside, sees."""
     point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     view = tl.program_id(1)
     exists = point < points
@@ -98,7 +98,7 @@ def _sight(
     x = tl.load(x_world + 3 * point, mask=exists, other=0.0)
     y = tl.load(x_world + 3 * point + 1, mask=exists, other=0.0)
     z = tl.load(x_world + 3 * point + 2, mask=exists, other=0.0)
-    u, v, depth, measured, inside, sees, _, _, _ = look(
+    u, v, depth, measured, sigma, inside, sees, _, _, _ = look(
         x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas
     )
     at = view.to(tl.int64) * points + point
@@ -107,17 +107,18 @@ def _sight(
     tl.store(uv + 2 * at + 1, tl.where(inside, v, 0.0), mask=exists)
     tl.store(depths + at, depth, mask=exists)
     tl.store(depths + half + at, measured, mask=exists)
+    tl.store(depths + 2 * half + at, sigma, mask=exists)
     tl.store(flags + at, inside.to(tl.uint8), mask=exists)
     tl.store(flags + half + at, sees.to(tl.uint8), mask=exists)
 
 
 def seen_by_triton(
     store: KeyframeStore, slots: Tensor, x_world: Tensor, nearest: float, within: float, sigmas: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `sight.seen_by`, on a CUDA GPU: the fields of `Sight`."""
     V, N, device = len(slots), len(x_world), x_world.device
     uv = torch.empty(V, N, 2, device=device)
-    depths = torch.empty(2, V, N, device=device)
+    depths = torch.empty(3, V, N, device=device)
     flags = torch.empty(2, V, N, dtype=torch.uint8, device=device)
     next_point = slots.stride(1) if slots.shape[1] == N else 0
     tensors = (slots, x_world.double().contiguous(), store.poses, store.intrinsics, store.depth_z, store.depth_sigma)
@@ -127,6 +128,6 @@ def seen_by_triton(
         if V * N:
             grid = (triton.cdiv(N, _POINTS), V)
             _sight[grid](*tensors, uv, depths, flags, *numbers, POINTS=_POINTS, enable_fp_fusion=False)
-    depth_z, measured_z = depths.unbind()
+    depth_z, measured_z, sigma_z = depths.unbind()
     inside, sees = flags.view(torch.bool).unbind()
-    return uv, depth_z, measured_z, inside, sees
+    return uv, depth_z, measured_z, sigma_z, inside, sees

@@ -108,7 +108,7 @@ class Trainer:
         batch = draw_batch(self._store, rays, self._language_rays, guided, self._config.replay, self._bounds)
         weight, far = self._config.loss, self._config.scene.far
         t_sigma = self._t_sigma(batch)
-        trust = (weight.sight_sigma / t_sigma).square()  # 1 of a depth camera
+        trust = weight.sight_sigma / t_sigma  # of an absolute error; 1 of a depth camera
         t_edges, histograms = self._edges(batch, t_sigma, guided)
         near_field = 0.0 if guided else weight.near_field  # depth clears the space before the camera by itself
         marched, errors = march_measured(

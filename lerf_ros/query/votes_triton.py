@@ -88,7 +88,7 @@ def _shares(
         view = first + tl.arange(0, VIEWS)
         exists = view < keyframes
         slot = tl.minimum(view, keyframes - 1).to(tl.int64)
-        u, v, _, _, _, sees, _, _, _ = look(
+        u, v, _, _, _, _, sees, _, _, _ = look(
             x, y, z, slot, exists, poses, intrinsics, depth_images, sigma_images, height, width, nearest, within, sigmas
         )
         u, v = tl.where(sees, u, 0.0)[:, None], tl.where(sees, v, 0.0)[:, None]

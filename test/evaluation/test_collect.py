@@ -32,7 +32,7 @@ def variants(monkeypatch):
 def result_of(seed: int, variant: str, settings: RunSettings = SETTINGS) -> RoomResult:
     """A made-up result: one question that is answered rightly in even rooms."""
     answer = {"relevancy": 0.9, "correct": seed % 2 == 0, "error": 0.01, "centre_error": 0.02, "hits": 1}
-    answer |= {"position": [0.0, 0.0, 0.0], "landed": [1, "", 0.01], "views": [1, 2]}
+    answer |= {"position": [0.0, 0.0, 0.0], "landed": [1, "", 0.01], "in_ellipsoid": True, "views": [1, 2]}
     query = {"text": "a mug", "category": "object", "instance_ids": [1], "things": ["a red mug"], "part": None}
     query |= {"part_of_part": False, "rivals": [], "chance": None}
     figures = dict.fromkeys(("psnr", "depth_error", "memory_mb", "seconds", "steps", "keyframes"), 1.0)

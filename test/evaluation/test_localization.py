@@ -1,9 +1,10 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lerf_ros.evaluation.localization import Score, judge
+from lerf_ros.evaluation.localization import Score, ellipsoid_holds_surface, judge
 from lerf_ros.query.targets import Answer, Target
 from lerf_ros.world.truth import Box, TruthQuery
 
@@ -51,3 +52,16 @@ def test_score_counts_and_prints_the_line_that_scripts_read():
     score = Score.of(outcomes)
     assert score.localization_accuracy == 0.5
     assert str(score) == 'localized 1 of 2 present queries; 1 of 1 absent queries answered "not found"'
+
+
+def test_the_ellipsoid_of_a_target_is_that_of_ninety_percent():
+    """Positions beside a floor, drawn from their own covariance, are in it as often as they should be."""
+    rng = np.random.default_rng(0)
+    surface = SimpleNamespace(nearest=lambda x: true_point)
+    held = []
+    for _ in range(2000):
+        root = rng.normal(0, 0.01, (3, 3))
+        covariance, true_point = root @ root.T, rng.normal(0, 1, 3)
+        position = rng.multivariate_normal(true_point, covariance)
+        held.append(ellipsoid_holds_surface(SimpleNamespace(position=position, covariance=covariance), surface))
+    assert np.mean(held) == pytest.approx(0.9, abs=0.02)
