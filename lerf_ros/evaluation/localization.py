@@ -55,9 +55,9 @@ def judge(query: TruthQuery, answer: Answer, surface: TrueSurface | None = None)
     return Outcome(answer, True, surface.answers(position, query), centre_error, error, hits)
 
 
-def ellipsoid_holds_surface(target: Target, surface: TrueSurface) -> bool:
-    """Whether the true surface nearest to a target, whatever it belongs to, lies in the 90 % ellipsoid of its position:
-    so it should for 90 % of the targets."""
+def in_confidence_ellipsoid(target: Target, surface: TrueSurface) -> bool:
+    """Whether the true surface point nearest to a target, whatever it belongs to, lies in the 90 % confidence ellipsoid
+    of the target's position. With honest covariances, this holds for 90 % of the targets."""
     offset = surface.nearest(target.position) - target.position
     return bool(offset @ np.linalg.solve(target.covariance, offset) <= _ELLIPSOID)
 

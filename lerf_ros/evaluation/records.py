@@ -81,7 +81,7 @@ class AnswerRecord:
         hits: of the first k targets, see `Outcome.hits`.
         position: of the best target, (3,) or None.
         landed: [instance id, part or "", metres] of the surface nearest to it, or None.
-        in_ellipsoid: see `ellipsoid_holds_surface`; None without a target.
+        in_ellipsoid: see `in_confidence_ellipsoid`; None without a target.
         views: [hits, views]: held-out views whose most relevant pixel lies in the true 2D box, of those that show it.
     """
 

@@ -25,7 +25,7 @@ _NAMES = {
     "median_error_things_m": "position error of things, median",
     "error_90_things_m": "position error of things, 90 %",
     "median_centre_error_m": "distance to the box's centre, median",
-    "ellipsoids_that_hold": "90 % ellipsoids that hold the true surface",
+    "covariance_coverage": "coverage of 90 % confidence ellipsoids",
     "existence_average_precision": "existence, average precision",
     "existence_accuracy_at_threshold": "existence, accuracy at the default threshold",
     "absent_colour_auroc": "absent colour, AUROC",

@@ -19,7 +19,7 @@ from lerf_ros.evaluation import records
 from lerf_ros.evaluation.exam import Exam, HeldOutView, PixelBox
 from lerf_ros.evaluation.fidelity import feature_fidelity
 from lerf_ros.evaluation.heldout import evaluate_views
-from lerf_ros.evaluation.localization import ellipsoid_holds_surface, judge
+from lerf_ros.evaluation.localization import in_confidence_ellipsoid, judge
 from lerf_ros.evaluation.methods import METHODS, Method
 from lerf_ros.evaluation.pacing import drive
 from lerf_ros.evaluation.records import AnswerRecord, QueryRecord, RoomResult, RunSettings
@@ -168,7 +168,7 @@ def record(exam: Exam, answers: Sequence[Answer], views: dict[str, tuple[int, in
                 hits=outcome.hits,
                 position=[round(float(x), 4) for x in best.position] if best else None,
                 landed=_landed(exam, best.position) if best else None,
-                in_ellipsoid=ellipsoid_holds_surface(best, exam.surface) if best else None,
+                in_ellipsoid=in_confidence_ellipsoid(best, exam.surface) if best else None,
                 views=list(views.get(query.text, (0, 0))),
             )
         )

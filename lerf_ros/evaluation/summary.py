@@ -108,8 +108,8 @@ METRICS: dict[str, Metric] = {
     "median_error_things_m": _quantile(0.5, "error", *THINGS),
     "error_90_things_m": _quantile(0.9, "error", *THINGS),
     "median_centre_error_m": _quantile(0.5, "centre_error", *PRESENT),
-    "ellipsoids_that_hold": _ratio(
-        lambda query, answer: (answer["in_ellipsoid"] is True, answer["in_ellipsoid"] is not None), *PRESENT
+    "covariance_coverage": _ratio(
+        lambda query, answer: (bool(answer["in_ellipsoid"]), answer["in_ellipsoid"] is not None), *PRESENT
     ),
     "existence_average_precision": _existence("absent", average_precision),
     "existence_accuracy_at_threshold": _mean(*THINGS, "absent", of=_at_threshold),

@@ -27,9 +27,14 @@ def position_covariance(directions: Tensor, along: Tensor, across: Tensor) -> Te
 
 
 def pixel_deviation(t: Tensor, focal_px: Tensor) -> Tensor:
-    """Standard deviation (N,) m across the ray of a position that is uniformly distributed over the footprint of one
-    pixel, of size ``t / f``: at distances t (N,) m along the ray, with focal lengths f (N,) px."""
-    return _UNIFORM * t / focal_px
+    """Standard deviation (N,) m across the ray of a position that is known to one pixel on either side: that of a uniform
+    distribution over two pixels, which are ``t / f`` apart.
+
+    Args:
+        t: (N,) m along the ray.
+        focal_px: f, (N,) px.
+    """
+    return 2 * _UNIFORM * t / focal_px
 
 
 def voxel_covariance(count: int, size: float, device: torch.device) -> Tensor:

@@ -46,7 +46,7 @@ def observed(
 
     Args:
         ranges: see `scales_per_metre`.
-        along, across: (N,) m, standard deviation of where the rendered rays end, and of half a pixel beside them.
+        along, across: (N,) m, standard deviation of where the rendered rays end, and `pixel_deviation` there.
     """
     if runs_kernels(x_world.device):
         from lerf_ros.mapping.observation_triton import observed_triton  # not everywhere installed

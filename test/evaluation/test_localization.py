@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lerf_ros.evaluation.localization import Score, ellipsoid_holds_surface, judge
+from lerf_ros.evaluation.localization import Score, in_confidence_ellipsoid, judge
 from lerf_ros.query.targets import Answer, Target
 from lerf_ros.world.truth import Box, TruthQuery
 
@@ -63,5 +63,5 @@ def test_the_ellipsoid_of_a_target_is_that_of_ninety_percent():
         root = rng.normal(0, 0.01, (3, 3))
         covariance, true_point = root @ root.T, rng.normal(0, 1, 3)
         position = rng.multivariate_normal(true_point, covariance)
-        held.append(ellipsoid_holds_surface(SimpleNamespace(position=position, covariance=covariance), surface))
+        held.append(in_confidence_ellipsoid(SimpleNamespace(position=position, covariance=covariance), surface))
     assert np.mean(held) == pytest.approx(0.9, abs=0.02)

@@ -31,9 +31,9 @@ def test_eigenvectors_are_the_ray_and_its_perpendicular_plane():
     assert (torch.linalg.eigvalsh(covariance.double()) > 0).all()
 
 
-def test_pixel_deviation_is_that_of_a_uniform_distribution_over_the_footprint():
+def test_pixel_deviation_is_that_of_a_uniform_distribution_over_two_pixels():
     t, focal_px = torch.tensor([2.0]), torch.tensor([500.0])
-    samples = t / focal_px * torch.rand(200_000, generator=GENERATOR)
+    samples = t / focal_px * (2 * torch.rand(200_000, generator=GENERATOR) - 1)
     torch.testing.assert_close(pixel_deviation(t, focal_px), samples.std()[None], rtol=1e-2, atol=0)
 
 
