@@ -27,8 +27,8 @@ def position_covariance(directions: Tensor, along: Tensor, across: Tensor) -> Te
 
 
 def pixel_deviation(t: Tensor, focal_px: Tensor) -> Tensor:
-    """Standard deviation (N,) m across the ray of a position that is known to one pixel on either side: that of a uniform
-    distribution over two pixels, which are ``t / f`` apart.
+    """Standard deviation (N,) m across the ray of a position that is known to one pixel, ``t / f``, on either side:
+    that of a uniform distribution over two pixels.
 
     Args:
         t: (N,) m along the ray.
