@@ -104,7 +104,7 @@ class DepthConfig:
 
     stereo: bool = True
     rows: int = 240  # of the images that are matched; at most those of the keyframes
-    planes: int = 128  # depths that are compared: disparities of so many pixels
+    planes: int = 128  # depths that are compared, from infinity on; their disparities differ by a pixel at most
     sources: int = 6  # views that a keyframe is matched with
     between: int = 16  # frames that are kept to match keyframes with, the latest that did not become one
     time_share: float = 0.4  # of the working time, while keyframes wait that could be matched better

@@ -26,7 +26,10 @@ from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.selection import motion
 
 _LEAST_MISSING = 0.1  # of a depth camera's pixels: fewer are not worth the time
-_LEAST_SCORE = 0.05  # of a source view, out of 1; with less it says nothing
+_LEAST_SCORE = 0.01  # of a source view, out of 1; with less it says nothing
+_NEAREST_PLANE = (
+    0.25  # of a keyframe's distance: planes are no farther apart than needed to reach from infinity to there
+)
 _LEAST_GAIN = 0.25  # of the sum of the scores of a keyframe's sources, for which it is matched again
 _FIRST = 100.0  # added to the gain of a keyframe that was never matched: it comes first
 _ENOUGH_SCORE = 0.5  # of that sum: with less, better views are waited for while there is other work
@@ -71,7 +74,7 @@ class StereoDepth:
         h, w, views = self._camera.height, self._camera.width, K + config.between
         self._greys = torch.zeros(views, h, w, dtype=torch.uint8, device=device)
         self._inverse_depths = torch.full((K, h, w), torch.nan, device=device)
-        self._spacings = np.zeros(K)
+        self._spacings = np.zeros(K)  # 1/m, see `plane_spacing`
         self._poses = np.tile(np.eye(4), (views, 1, 1))
         self._known = np.zeros(views, bool)  # views that there are
         self._depths = np.full(K, np.nan)  # m, about how far away is what a keyframe shows
@@ -175,11 +178,12 @@ class StereoDepth:
         best = np.argsort(-self._scores[slot], kind="stable")[: self._config.sources]
         sources = best[self._scores[slot, best] > _LEAST_SCORE]
         projections = self._projections(slot, sources)
-        spacing = plane_spacing(projections, *self._greys.shape[1:])
+        pixel = plane_spacing(projections, *self._greys.shape[1:])
+        enough = 1 / (_NEAREST_PLANE * self._about_depth(slot)) / (self._config.planes - 1)
         reference, others = self._greys[slot].float() / 255, self._greys[sources].float() / 255
         projections = on_device(projections.float(), reference.device)
-        self._inverse_depths[slot] = match(reference, others, projections, spacing, self._config.planes)
-        self._spacings[slot] = spacing
+        self._inverse_depths[slot] = match(reference, others, projections, min(pixel, enough), self._config.planes)
+        self._spacings[slot] = pixel
         self._has_inverse_depth[slot] = self._is_matched[slot] = True
         self._matched_with[slot] = False
         self._matched_with[slot, sources] = True
