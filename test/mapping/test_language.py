@@ -92,22 +92,20 @@ def test_a_closer_look_is_denser_and_on_the_surface_inside_the_ball(mapper):
 
 
 @pytest.mark.parametrize("is_closer", [False, True])
-def test_the_covariance_of_a_point_is_that_of_its_own_ray(mapper, is_closer):
+def test_the_covariance_of_a_point_is_longest_along_the_rays_that_saw_it(mapper, box, is_closer):
     surface = mapper.surface(300)
     if is_closer:
         surface = looked(surface, [surface.points.x_world[17].numpy()], [0.4], 200)
     points = surface.points
     variances, axes = np.linalg.eigh(points.covariance.double().numpy())  # ascending
+    cosines = np.abs(np.einsum("ni,ni->n", axes[..., 2], points.view_directions.double().numpy()))
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    np.testing.assert_allclose(variances[:, :2] / variances[:, 2:], 1 / 9, rtol=0.01)
     rays = points.x_world.numpy()[:, None] - mapper.store.host_poses[None, : len(mapper.store), :3, 3]
-    distances = np.linalg.norm(rays, axis=-1)
-    cosines = np.abs(np.einsum("nvi,ni->nv", rays, axes[..., 2])) / distances
-    own = cosines.argmax(axis=1)[:, None]
-    assert (np.take_along_axis(cosines, own, axis=1) > 1 - 1e-4).all()  # some were moved to what was measured
-    (t,) = np.take_along_axis(distances, own, axis=1).T
-    across = (t / 40) ** 2 / 12  # uniform over a pixel
-    np.testing.assert_allclose(variances[:, 0], across, rtol=0.05)
-    np.testing.assert_allclose(variances[:, 1], across, rtol=0.05)
-    assert 0.005 < np.median(np.sqrt(variances[:, 2]) / t) < 0.06 + 1e-3  # the gate `surface.max_spread`
+    nearest = np.linalg.norm(rays, axis=-1).min(axis=1)
+    assert (variances[:, 2] > 0.9 * (nearest / 40) ** 2 / 3).all()  # never better than one pixel on either side
+    off_wall = np.abs(np.abs(points.x_world.numpy()) - box.half).min(axis=1)
+    assert (off_wall < 2.5 * np.sqrt(variances[:, 2])).mean() > 0.85
 
 
 def test_the_depth_uncertainty_of_a_map_falls_in_training(box, mapper):
