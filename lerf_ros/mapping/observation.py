@@ -16,6 +16,7 @@ from lerf_ros.mapping.sight import seen_by_torch
 from lerf_ros.mapping.surface import SurfacePoints
 
 _MEASURED_WITHIN = 0.01  # of the depth: a point is moved to what was measured this close to it
+_CORRELATION = 0.1  # of the errors of stereo in two keyframes: the same texture misleads both
 _VIEWS_AT_ONCE = 16  # keyframes that are asked about all points together
 _ACROSS = (
     1.0 / 3.0
@@ -36,9 +37,10 @@ def observed(
     """Points (N, 3) hit by rays along own_directions (N, 3), as the keyframes slots (V, 1) or (V, N), where known (of
     the same shape), see them.
 
-    A point is moved to the mean of what keyframes measured close to it. The variance of its distance along the rays is
-    then that of a mean of n independent measurements, each with the variance that its own keyframe gives it, and with
-    the scatter about the mean; else it is that of the rendered ray.
+    A point is moved to the mean of what n keyframes measured close to it. The variance of its distance along the rays
+    is then ``m / n + v (rho + (1 - rho) / n)``: m is the variance of these measurements about their mean, v the mean of
+    the variances that stereo gives them, and rho the correlation of the errors of stereo. Else it is the variance of
+    where the rendered ray ends.
 
     A point that no keyframe sees, or that more keyframes have measured to be free space than to be a surface, has no
     supervised scale: it is not asked about. Where our kernels run, one launch asks all keyframes, and agrees to
@@ -52,7 +54,8 @@ def observed(
         from lerf_ros.mapping.observation_triton import observed_triton  # not everywhere installed
 
         kind = crop_scale.kind
-        found = Observed(*observed_triton(store, ranges, kind, x_world, own_directions, slots, known, _MEASURED_WITHIN))
+        of_points = x_world, own_directions, slots, known
+        found = Observed(*observed_triton(store, ranges, kind, *of_points, _MEASURED_WITHIN, _CORRELATION))
     else:
         found = observed_torch(store, ranges, crop_scale, x_world, own_directions, slots, known)
     measured = (found.variance + across.square()).sqrt()
@@ -98,7 +101,7 @@ def observed_torch(
     views, free, occupied = torch.zeros(3, N, dtype=torch.int64, device=device).unbind()
     directions = own_directions.clone()
     scale_min, scale_max = torch.full((N,), torch.inf, device=device), torch.zeros(N, device=device)
-    shift, squares, measured = torch.zeros(N, 3, device=device), *torch.zeros(2, N, device=device)
+    shift, (squares, noise, measured) = torch.zeros(N, 3, device=device), torch.zeros(3, N, device=device)
     for part, there in zip(slots.split(_VIEWS_AT_ONCE), known.split(_VIEWS_AT_ONCE), strict=True):
         sight = seen_by_torch(store, part, x_world)
         sees = sight.sees & there
@@ -110,8 +113,9 @@ def observed_torch(
         behind = sight.measured_z / sight.depth_z - 1  # by this part of its depth, the surface is
         close = sees & (behind.abs() <= _MEASURED_WITHIN)
         shift += torch.where(close[..., None], behind[..., None] * offsets, 0).sum(dim=0)
-        relative = behind.square() + (sight.sigma_z / sight.depth_z).square()
-        squares += torch.where(close, relative * offsets.square().sum(dim=-1), 0).sum(dim=0)
+        length2 = offsets.square().sum(dim=-1)
+        squares += torch.where(close, behind.square() * length2, 0).sum(dim=0)
+        noise += torch.where(close, (sight.sigma_z / sight.depth_z).square() * length2, 0).sum(dim=0)
         measured += close.sum(dim=0)
         distance = crop_scale.distance(torch.linalg.vector_norm(offsets, dim=-1), sight.depth_z)
         low, high = (of_keyframes[part] * distance for of_keyframes in ranges)
@@ -120,5 +124,6 @@ def observed_torch(
     is_surface = free <= occupied
     scale_min, scale_max = torch.where(is_surface, scale_min, torch.inf), torch.where(is_surface, scale_max, 0.0)
     mean = shift / measured.clamp_min(1)[:, None]
-    variance = (squares / measured - mean.square().sum(dim=-1)).clamp_min(0) / measured
+    scatter = (squares / measured - mean.square().sum(dim=-1)).clamp_min(0)
+    variance = scatter / measured + noise / measured * (_CORRELATION + (1 - _CORRELATION) / measured)
     return Observed(x_world + mean.double(), normalize(directions, dim=-1), views, scale_min, scale_max, variance)

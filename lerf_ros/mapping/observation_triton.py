@@ -48,6 +48,7 @@ def _observed(
     within,
     sigmas,
     measured_within,
+    correlation,
     KIND: tl.constexpr,
     POINTS: tl.constexpr,
 ):
@@ -62,7 +63,7 @@ def _observed(
     along_y = tl.load(own_directions + 3 * point + 1, mask=exists, other=0.0)
     along_z = tl.load(own_directions + 3 * point + 2, mask=exists, other=0.0)
     shift_x, shift_y, shift_z = tl.zeros_like(along_x), tl.zeros_like(along_x), tl.zeros_like(along_x)
-    squares, measured_by = tl.zeros_like(along_x), tl.zeros_like(along_x)
+    squares, noise, measured_by = tl.zeros_like(along_x), tl.zeros_like(along_x), tl.zeros_like(along_x)
     least, most = tl.full([POINTS], float("inf"), tl.float32), tl.zeros([POINTS], tl.float32)
     seen = tl.zeros([POINTS], tl.int64)
     free, occupied = tl.zeros([POINTS], tl.int32), tl.zeros([POINTS], tl.int32)
@@ -83,8 +84,9 @@ def _observed(
         close = sees & (tl.abs(behind) <= measured_within)
         moves = tl.where(close, behind, 0.0)
         measured_by += close.to(tl.float32)
-        relative = behind * behind + (sigma / depth) * (sigma / depth)
-        squares += tl.where(close, relative * (right * right + down * down + ahead * ahead), 0.0)
+        length2 = right * right + down * down + ahead * ahead
+        squares += tl.where(close, behind * behind * length2, 0.0)
+        noise += tl.where(close, (sigma / depth) * (sigma / depth) * length2, 0.0)
         shift_x += moves * right
         shift_y += moves * down
         shift_z += moves * ahead
@@ -106,7 +108,8 @@ def _observed(
     tl.store(x_out + 3 * point + 1, y + mean_y.to(tl.float64), mask=exists)
     tl.store(x_out + 3 * point + 2, z + mean_z.to(tl.float64), mask=exists)
     scatter = tl.maximum(squares / count - mean_x * mean_x - mean_y * mean_y - mean_z * mean_z, 0.0)
-    variance = tl.where(measured_by > 0.0, scatter / count, float("nan"))
+    variance = scatter / count + noise / count * (correlation + (1.0 - correlation) / count)
+    variance = tl.where(measured_by > 0.0, variance, float("nan"))
     length = tl.maximum(tl.sqrt(along_x * along_x + along_y * along_y + along_z * along_z), _EPS)
     tl.store(floats + 3 * point, along_x / length, mask=exists)
     tl.store(floats + 3 * point + 1, along_y / length, mask=exists)
@@ -126,6 +129,7 @@ def observed_triton(
     slots: Tensor,
     known: Tensor,
     measured_within: float,
+    correlation: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `observation.observed`, on a CUDA GPU: the fields of `Observed`. ranges: of `scales_per_metre`."""
     N, device = len(x_world), x_world.device
@@ -141,6 +145,7 @@ def observed_triton(
         if N:
             grid = (triton.cdiv(N, _POINTS),)
             results, sizes = (x_out, floats, views), {"KIND": kind, "POINTS": _POINTS}
-            _observed[grid](*of_points, *of_store, *results, *numbers, measured_within, **sizes, enable_fp_fusion=False)
+            numbers = *numbers, measured_within, correlation
+            _observed[grid](*of_points, *of_store, *results, *numbers, **sizes, enable_fp_fusion=False)
     directions, scale_min, scale_max, variance = floats.split([3 * N, N, N, N])
     return x_out, directions.view(N, 3), views, scale_min, scale_max, variance

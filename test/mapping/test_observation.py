@@ -69,7 +69,8 @@ def test_the_variance_is_that_of_the_mean_of_what_keyframes_measured(box):
 
     length = np.linalg.norm(ray)
     stored = float(store.depth_sigma[1, row, column])
-    of_mean = (np.var(measured * length) + np.mean([0, stored**2, stored**2, 0]) * length**2) / 4
+    noise = np.mean([0, stored**2, stored**2, 0]) * length**2
+    of_mean = np.var(measured * length) / 4 + noise * (0.1 + 0.9 / 4)  # errors with a correlation of 0.1
     direction = frame.T_world_camera[:3, :3] @ (ray / length)
     expected = (of_mean + 0.002**2) * (np.outer(direction, direction) * 8 / 9 + np.eye(3) / 9)
     np.testing.assert_allclose(found.covariance[0], expected, rtol=2e-3, atol=1e-9)

@@ -49,7 +49,7 @@ def test_points_agree(box, store, kind, own):
     slots = torch.randint(5, (3, 150), generator=generator) if own else torch.arange(5)[:, None]
     known = torch.rand(slots.shape, generator=generator) < 0.8
     slots, known, ranges = slots.to(DEVICE), known.to(DEVICE), scales_per_metre(store, crop_scale)
-    found = observed_triton(store, ranges, kind, x_world, directions, slots, known, 0.01)
+    found = observed_triton(store, ranges, kind, x_world, directions, slots, known, 0.01, 0.1)
     expected = observed_torch(store, ranges, crop_scale, x_world, directions, slots, known)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5, equal_nan=True)
