@@ -27,9 +27,7 @@ from lerf_ros.mapping.selection import motion
 
 _LEAST_MISSING = 0.1  # of a depth camera's pixels: fewer are not worth the time
 _LEAST_SCORE = 0.01  # of a source view, out of 1; with less it says nothing
-_NEAREST_PLANE = (
-    0.25  # of a keyframe's distance: planes are no farther apart than needed to reach from infinity to there
-)
+_NEAREST_PLANE = 0.25  # of the typical depth of a keyframe: planes from infinity to there suffice
 _LEAST_GAIN = 0.25  # of the sum of the scores of a keyframe's sources, for which it is matched again
 _FIRST = 100.0  # added to the gain of a keyframe that was never matched: it comes first
 _ENOUGH_SCORE = 0.5  # of that sum: with less, better views are waited for while there is other work

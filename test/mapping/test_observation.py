@@ -9,41 +9,41 @@ from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.observation import observed, scales_per_metre
 
 
-def test_a_point_that_more_keyframes_see_through_than_see_has_no_scale(box):
+@pytest.fixture
+def store(box):
+    """Six keyframes with all crops encoded."""
     store = KeyframeStore(box.config, box.camera, 4, "cpu")
     for frame in box.walk(6):
         store.insert(frame)
     store.valid[:6] = True
-    walls = torch.from_numpy(box.view(store.host_poses[0])[2][::12, ::16].reshape(-1, 3))
-    camera = torch.from_numpy(store.host_poses[0][:3, 3])
-    points = torch.cat([walls, 0.5 * (walls + camera)])
-    crop_scale = CropScale("physical", store.layout, 3.5)
-    slots = torch.arange(6)[:, None]
+    return store
+
+
+def walls_of(box, store):
+    return torch.from_numpy(box.view(store.host_poses[0])[2][::12, ::16].reshape(-1, 3))
+
+
+def asked(store, points):
+    """Which points (N, 3) have a supervised scale."""
+    crop_scale, slots = CropScale("physical", store.layout, 3.5), torch.arange(6)[:, None]
     arguments = points, torch.zeros(len(points), 3), *torch.zeros(2, len(points)), slots, slots >= 0
     found = observed(store, scales_per_metre(store, crop_scale), crop_scale, *arguments)
-    is_asked = found.scale_min <= found.scale_max
+    return found.scale_min <= found.scale_max
+
+
+def test_a_point_that_more_keyframes_see_through_than_see_has_no_scale(box, store):
+    walls = walls_of(box, store)
+    camera = torch.from_numpy(store.host_poses[0][:3, 3])
+    is_asked = asked(store, torch.cat([walls, 0.5 * (walls + camera)]))
     assert is_asked[: len(walls)].all() and not is_asked[len(walls) :].any()
 
 
-def test_a_keyframe_that_measured_nothing_says_nothing_about_a_point_in_mid_air(box):
-    store = KeyframeStore(box.config, box.camera, 4, "cpu")
-    for frame in box.walk(6):
-        store.insert(frame)
-    store.valid[:6] = True
-    walls = torch.from_numpy(box.view(store.host_poses[0])[2][::12, ::16].reshape(-1, 3))
-    points = 0.5 * (walls + torch.from_numpy(store.host_poses[0][:3, 3]))
-    crop_scale = CropScale("physical", store.layout, 3.5)
-    slots = torch.arange(6)[:, None]
-
-    def asked():
-        arguments = points, torch.zeros(len(points), 3), *torch.zeros(2, len(points)), slots, slots >= 0
-        found = observed(store, scales_per_metre(store, crop_scale), crop_scale, *arguments)
-        return found.scale_min <= found.scale_max
-
+def test_a_keyframe_that_measured_nothing_says_nothing_about_a_point_in_mid_air(box, store):
+    points = 0.5 * (walls_of(box, store) + torch.from_numpy(store.host_poses[0][:3, 3]))
     store.depth_z[1:] = torch.nan
-    assert not asked().any()  # the only one that measured saw through them
+    assert not asked(store, points).any()  # the only one that measured saw through them
     store.depth_z[0] = torch.nan
-    assert asked().all()  # nobody contradicts
+    assert asked(store, points).all()  # nobody contradicts
 
 
 def test_the_variance_is_that_of_the_mean_of_what_keyframes_measured(box):
