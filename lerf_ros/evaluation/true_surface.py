@@ -35,7 +35,7 @@ class TrueSurface:
         faces = self._scene.instance == instance_id
         if parts is not None:
             faces &= np.isin(self._scene.part, [1 + PARTS.index(part) for part in parts])
-        return self._nearest(x_world, np.flatnonzero(faces))[1]
+        return self._nearest(x_world, np.flatnonzero(faces))[2]
 
     def query_distance(self, x_world: NDArray[np.float64], query: TruthQuery) -> float:
         """From a point (3,) to the nearest point of anything that answers a (present) question."""
@@ -58,15 +58,12 @@ class TrueSurface:
 
     def label(self, x_world: NDArray[np.float64]) -> tuple[int, str, float]:
         """(instance id, name of the part or "", distance) of the surface nearest to a point (3,)."""
-        face, distance = self._nearest(x_world, np.arange(len(self._triangles)))
+        face, _, distance = self._nearest(x_world, np.arange(len(self._triangles)))
         return int(self._scene.instance[face]), ("", *PARTS)[self._scene.part[face]], distance
 
     def nearest(self, x_world: NDArray[np.float64]) -> NDArray[np.float64]:
         """The point (3,) of the surface nearest to a point (3,)."""
-        x_world = np.asarray(x_world, np.float64)
-        face, _ = self._nearest(x_world, np.arange(len(self._triangles)))
-        nearest: NDArray[np.float64] = closest_point(self._triangles[face : face + 1], x_world[None])[0]
-        return nearest
+        return self._nearest(x_world, np.arange(len(self._triangles)))[1]
 
     def sample(
         self, count: int, rng: np.random.Generator, instance_id: int | None = None
@@ -95,15 +92,18 @@ class TrueSurface:
             return None
         return (query.part, *self._room.things[instance_id].nested.get(query.part, ()))
 
-    def _nearest(self, x_world: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[int, float]:
-        """The nearest of some faces (F,) to a point (3,), and its distance; spheres around them rule most out."""
+    def _nearest(
+        self, x_world: NDArray[np.float64], faces: NDArray[np.int64]
+    ) -> tuple[int, NDArray[np.float64], float]:
+        """The nearest of some faces (F,) to a point (3,), the point (3,) of it, and its distance; spheres around the faces
+        rule most out."""
         x_world = np.asarray(x_world, np.float64)
         to_centre = np.linalg.norm(self._centres[faces] - x_world, axis=1)
         faces = faces[to_centre - self._radii[faces] <= (to_centre + self._radii[faces]).min()]
         nearest = closest_point(self._triangles[faces], np.broadcast_to(x_world, (len(faces), 3)))
         distances = np.linalg.norm(nearest - x_world, axis=1)
         best = int(np.argmin(distances))
-        return int(faces[best]), float(distances[best])
+        return int(faces[best]), nearest[best], float(distances[best])
 
     def _seen(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         seen = np.zeros(len(points), bool)
