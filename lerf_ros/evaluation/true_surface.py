@@ -95,8 +95,8 @@ class TrueSurface:
     def _nearest(
         self, x_world: NDArray[np.float64], faces: NDArray[np.int64]
     ) -> tuple[int, NDArray[np.float64], float]:
-        """The nearest of some faces (F,) to a point (3,), the point (3,) of it, and its distance; spheres around the faces
-        rule most out."""
+        """The nearest of some faces (F,) to a point (3,), its nearest point (3,), and the distance. Spheres around the
+        faces rule most out."""
         x_world = np.asarray(x_world, np.float64)
         to_centre = np.linalg.norm(self._centres[faces] - x_world, axis=1)
         faces = faces[to_centre - self._radii[faces] <= (to_centre + self._radii[faces]).min()]
