@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R")
+S = TypeVar("S")
 
 _EAGER_RUNS = 3  # before capture: they create optimiser state and let libraries choose their kernels
 _EAGER_CALLS = 1  # as many of functions without state
@@ -152,6 +153,26 @@ class CapturedBatches:
         kept, captured = self._of_length[length]
         kept[: len(inputs)].copy_(inputs)
         return captured.run(None)[0][: len(inputs)].clone()
+
+
+class SideBySide:
+    """Runs two pieces of work on a device at once: where one is a few small kernels, there is room for the other. May
+    be part of what is captured. Elsewhere than on CUDA the two run one after the other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def run(self, first: Callable[[], R], second: Callable[[], S]) -> tuple[R, S]:
+        """What the two return. Neither may read what the other writes, nor memory that the other gives back."""
+        if self._side is None:
+            return first(), second()
+        main = torch.cuda.current_stream(self._side.device)
+        self._side.wait_stream(main)
+        with torch.cuda.stream(self._side):
+            results = first()
+        others = second()
+        main.wait_stream(self._side)
+        return results, others
 
 
 class InFlight:

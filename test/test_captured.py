@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from lerf_ros.captured import Captured, CapturedBatches, CapturedCalls, InFlight
+from lerf_ros.captured import Captured, CapturedBatches, CapturedCalls, InFlight, SideBySide
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 
@@ -172,3 +172,20 @@ def test_the_host_waits_for_the_last_but_two(monkeypatch):
 def test_on_a_cpu_nothing_is_in_flight():
     in_flight = InFlight(torch.device("cpu"), 0)
     in_flight.add()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_two_side_by_side_see_what_was_before_and_are_seen_by_what_comes(device):
+    device = torch.device(device)
+    source, total = torch.zeros(2**20, device=device), torch.zeros((), device=device)
+    both = SideBySide(device)
+
+    def work():
+        source.add_(1)
+        once, twice = both.run(lambda: source.sum(), lambda: 2 * source.sum())
+        total.copy_(once + twice)
+        return (total,)
+
+    captured = Captured(work, device)
+    for run in range(1, 8):
+        assert float(captured.run(None)[0]) == 3 * 2**20 * run

@@ -94,7 +94,7 @@ def fit_scale_shift(relative: Tensor, inverse_depth: Tensor, variance: Tensor) -
     known = _known(inverse_depth, variance) & relative.isfinite()
     count = known.sum()
     r, q, v = (torch.where(known, values, 0).double() for values in (relative, inverse_depth, variance))
-    floor = _MIN_STD * _median(q, known)
+    floor = _MIN_STD * known_median(q, known)
     weights = known.double()  # v is not known to matter before std is: all pixels weigh the same
     for step in range(2 * _FIT_STEPS):
         total = weights.sum()
@@ -103,7 +103,7 @@ def fit_scale_shift(relative: Tensor, inverse_depth: Tensor, variance: Tensor) -
         scale = (weights * (r - centre) * (q - mean)).sum() / total / spread.square()
         shift = mean - scale * centre
         error = q - scale * r - shift
-        std = _median((_MAD_TO_STD * error).square() - v, known).clamp(min=0).sqrt().maximum(floor)
+        std = known_median((_MAD_TO_STD * error).square() - v, known).clamp(min=0).sqrt().maximum(floor)
         u = (error.square() / (v + std.square())).sqrt()
         absolute, tukey = 1 / u.clamp(min=_MIN_ABSOLUTE), (1 - (u / _TUKEY).square()).relu().square()
         robust = known * (absolute if step < _FIT_STEPS else tukey)
@@ -165,15 +165,15 @@ def complete(inverse_depth: Tensor, variance: Tensor, relative: Tensor, fit: Sca
     return q.to(inverse_depth.dtype), v.to(inverse_depth.dtype)
 
 
-def _known(inverse_depth: Tensor, variance: Tensor) -> Tensor:
-    return inverse_depth.isfinite() & (inverse_depth > 0) & variance.isfinite() & (variance >= 0)
-
-
-def _median(values: Tensor, known: Tensor) -> Tensor:
+def known_median(values: Tensor, known: Tensor) -> Tensor:
     """Median () of the known values, the lower one of two; infinite without any. `nanmedian` waits for the GPU."""
     ordered = torch.where(known, values, torch.inf).flatten().sort().values
     middle = ((known.sum() - 1) // 2).clamp(min=0)
     return ordered.gather(0, middle[None])[0]
+
+
+def _known(inverse_depth: Tensor, variance: Tensor) -> Tensor:
+    return inverse_depth.isfinite() & (inverse_depth > 0) & variance.isfinite() & (variance >= 0)
 
 
 def _check_shapes(relative: Tensor, inverse_depth: Tensor, variance: Tensor) -> None:

@@ -49,9 +49,11 @@ def plane_sweep(reference: Tensor, sources: Tensor, projections: Tensor, inverse
         (H, W, D), in [0, 2].
     """
     if runs_kernels(reference.device):
-        from lerf_ros.keyframes.plane_sweep_triton import plane_sweep_triton  # not everywhere installed
+        from lerf_ros.keyframes.plane_sweep_triton import MOST_SOURCES, plane_sweep_triton  # not everywhere installed
 
-        return plane_sweep_triton(reference, sources, projections, inverse_depths, PATCH, NOISE_VARIANCE, NO_EVIDENCE)
+        if len(sources) <= MOST_SOURCES:
+            noise = NOISE_VARIANCE, NO_EVIDENCE
+            return plane_sweep_triton(reference, sources, projections, inverse_depths, PATCH, *noise)
     return plane_sweep_torch(reference, sources, projections, inverse_depths)
 
 

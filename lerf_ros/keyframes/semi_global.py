@@ -30,7 +30,7 @@ def aggregated(cost: Tensor, reference: Tensor) -> Tensor:
     if runs_kernels(cost.device):
         from lerf_ros.keyframes.semi_global_triton import aggregated_triton  # not everywhere installed
 
-        return aggregated_triton(cost, reference, DIRECTIONS, STEP_PENALTY, JUMP_PENALTY, EDGE)
+        return aggregated_triton(cost, reference, STEP_PENALTY, JUMP_PENALTY, EDGE)
     return aggregated_torch(cost, reference)
 
 

@@ -70,7 +70,7 @@ def match(reference: Tensor, sources: Tensor, projections: Tensor, spacing: floa
 
 def confirmed(
     inverse_depth: Tensor,
-    spacing: float,
+    spacing: Tensor | float,
     others: Tensor,
     other_spacings: Tensor,
     to_others: Tensor,
@@ -86,9 +86,9 @@ def confirmed(
 
     Args:
         inverse_depth: (h, w) 1/m, of this view.
-        spacing: 1/m, for which the disparity changes by one pixel.
+        spacing: () 1/m, for which the disparity changes by one pixel.
         others: (V, h, w) 1/m, of the other views; NaN: not known.
-        other_spacings: (V,) 1/m.
+        other_spacings: (V,) 1/m; NaN: of a view that says nothing.
         to_others, from_others: (V, 3, 4), see `plane_projections`.
     """
     q, (height, width) = inverse_depth.flatten(), inverse_depth.shape

@@ -106,7 +106,6 @@ class KeyframeStore:
         self._crop_counts = np.array([level.count for level in self.layout.levels])
         self.crops_missing = self.dense_missing = 0  # counted where it changes, asked after every unit of work
         self._has_depth = np.zeros(capacity, bool)
-        self._has_stereo = np.zeros(capacity, bool)
         self._distances = np.full((capacity, capacity), np.inf)
         self._cells: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * capacity
         self.seen = np.empty(0, np.int64)
@@ -205,10 +204,6 @@ class KeyframeStore:
         points, _ = self.lifted(torch.tensor(every, device=which.device)[which], step * torch.stack([u, v], dim=-1))
         return np.concatenate([points.cpu().numpy(), self.host_poses[every, :3, 3]])
 
-    def has_stereo(self, slot: int) -> bool:
-        """Whether stereo has written depth of a keyframe."""
-        return bool(self._has_stereo[slot])
-
     def insert(self, frame: Frame) -> tuple[int, int]:
         """Takes a keyframe of the store's image size (`Frame.fitted`); returns its (slot, generation)."""
         slot = len(self) if len(self) < self.config.capacity else self._most_redundant()
@@ -225,7 +220,6 @@ class KeyframeStore:
         self.generations[slot] += 1
         self._valid[slot] = self._dense_valid[slot] = False
         self._has_depth[slot] = frame.depth_z is not None
-        self._has_stereo[slot] = False
         self._register(slot, frame.T_world_camera, cells_seen(frame, self.config.unseen_voxel))
         return slot, self.generations[slot]
 
@@ -266,18 +260,18 @@ class KeyframeStore:
         if aged or healed:
             self._publish()
 
-    def write_stereo(self, slot: int, generation: int, depth_z: Tensor, sigma: Tensor) -> bool:
+    def write_stereo(self, slot: Tensor, depth_z: Tensor, sigma: Tensor) -> None:
         """Writes depth that other views confirm, and its standard deviation, both (H, W) m, NaN: not known, wherever no
-        depth camera measured; what was written before is forgotten. False as for `write_embeds`."""
-        if self.generations[slot] != generation:
-            return False
-        self._has_stereo[slot] = True
+        depth camera measured; what was written before is forgotten. May be captured.
+
+        Args:
+            slot: (1,) int64, on the device.
+        """
         by_stereo = self.depth_z[slot].isnan() | (self.depth_sigma[slot] > 0)
         known = by_stereo & depth_z.isfinite() & (sigma > 0)
         self.depth_z[slot] = torch.where(by_stereo, torch.where(known, depth_z.half(), torch.nan), self.depth_z[slot])
         # not 0, which float16 would make of the smallest
         self.depth_sigma[slot] = torch.where(known, sigma.clamp_min(_LEAST_SIGMA), 0.0).half()
-        return True
 
     def write_embeds(self, slot: int, generation: int, start: int, embeds: Tensor) -> bool:
         """Writes crop embeddings (B, D) from crop index `start`; False when the slot holds another keyframe by now."""
@@ -329,7 +323,6 @@ class KeyframeStore:
         if self.dense_dim:
             self._dense_valid[:n] = tensors["dense_valid"].numpy()
         measured = torch.isfinite(self.depth_z[:n]) & (self.depth_sigma[:n] == 0)
-        self._has_stereo[:n] = (self.depth_sigma[:n] > 0).flatten(1).any(dim=1).cpu().numpy()
         self._has_depth[:n] = measured.flatten(1).any(dim=1).cpu().numpy()
         ends = np.cumsum(plain["cell_counts"])[:-1]
         cells = np.split(tensors["cells"].numpy(), ends)

@@ -247,17 +247,15 @@ class Mapper:
     def find_depth(self, work: StereoWork) -> None:
         """Does `stereo.next_work`. The first depth of a map without a depth camera decides the mapped volume."""
         assert self.stereo is not None and self.store is not None
-        had_depth = self.stereo.has_confirmed(work.slot)
-        if not self.stereo.do(work):
-            return
+        first = self.stereo.do(work)
         self.version += 1
-        if not self.stereo.has_confirmed(work.slot):
+        if not first:
             return
         if self._bounds_are_guessed:
             self._bounds_are_guessed = False
             self._begin_anew()
-        elif not had_depth:
-            self._fit_volume(self.store.seen_points([work.slot]))
+        else:
+            self._fit_volume(self.store.seen_points(first))
 
     def step(self) -> StepStats:
         """One training step; of fewer rays from now on, where memory runs out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -32,6 +33,7 @@ _MAX_TASKS = 2  # that wait for the thread, each with a copy of an image
 _QUIET = 5.0  # s without a new keyframe, after which those since the last adjustment are adjusted, however few
 _MAX_ERRORS = 10  # after which the thread gives up
 _END_TIMEOUT = 1.0  # s; a piece of work takes up to 0.2 s
+_LOCK_INTERVAL = 5e-4  # s, after which the thread hands Python's lock over
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,8 @@ class _AdjustmentThread:
             self._new += 1
 
     def _work(self) -> None:
+        # The mapper hands Python's lock over at each call of torch, and would wait 5 ms to get it back.
+        sys.setswitchinterval(_LOCK_INTERVAL)
         # BLAS has one limit for the whole process; its threads, which wait actively for each other, would take the
         # processor cores that training needs, and be slower than one thread where these are busy.
         with threadpool_limits(1, user_api="blas"):

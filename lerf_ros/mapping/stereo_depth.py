@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
@@ -12,13 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lerf_ros.captured import CapturedCalls
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.poses import Pose
-from lerf_ros.host import on_device
-from lerf_ros.keyframes.depth_completion import complete, fit_scale_shift
+from lerf_ros.host import on_device, on_host
+from lerf_ros.keyframes.depth_completion import complete, fit_scale_shift, known_median
 from lerf_ros.keyframes.depth_prior import DepthPrior
 from lerf_ros.keyframes.plane_sweep import plane_projections
-from lerf_ros.keyframes.stereo import WITNESSES, Confirmed, confirmed, enlarged, match, plane_spacing
+from lerf_ros.keyframes.stereo import WITNESSES, confirmed, enlarged, match, plane_spacing
 from lerf_ros.keyframes.view_selection import BEST_ANGLE, source_scores
 from lerf_ros.mapping.config import DepthConfig, KeyframeConfig
 from lerf_ros.mapping.frame import Frame
@@ -33,6 +36,7 @@ _FIRST = 100.0  # added to the gain of a keyframe that was never matched: it com
 _ENOUGH_SCORE = 0.5  # of that sum: with less, better views are waited for while there is other work
 _ENOUGH_CONFIRMED = 0.2  # of the pixels: from then on their median is the depth that views are chosen for
 _WITNESSES = 6  # keyframes at most that are asked whether they agree
+_AT_ONCE = 8  # keyframes at most whose depth is confirmed with one wait for the device
 _FEW_VIEWS = 3  # keyframes, from which on they could have depth
 _BETWEEN_MOTION = 0.3  # of the motion that makes a keyframe, between two frames that are kept
 _SURE = 10.0  # standard deviations between an inverse depth and zero, or what is found is no use
@@ -41,12 +45,19 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class StereoWork(NamedTuple):
-    """One unit: a keyframe is matched and its depth confirmed, or only the latter. Urgent: it has no depth before, and
-    can be matched well."""
+    """One unit: depth of some keyframes is confirmed, after the first of them has been matched, if `matches`. Urgent:
+    that one has no depth before, and can be matched well."""
 
-    slot: int
+    slots: tuple[int, ...]
     matches: bool
     urgent: bool
+
+
+class _Found(NamedTuple):
+    """What is known of K keyframes by stereo: the share of the pixels (K,), and their median depth (K,) m."""
+
+    share: Tensor
+    depth_z: Tensor
 
 
 class StereoDepth:
@@ -84,6 +95,8 @@ class StereoDepth:
         self._has_inverse_depth = np.zeros(K, bool)
         self._has_confirmed = np.zeros(K, bool)
         self._unconfirmed: dict[int, None] = {}  # slots, in the order in which they are to be confirmed
+        self._found = _Found(*torch.zeros(2, K, device=device))
+        self._captured = CapturedCalls(device)
         self._next_between = 0
         self._next_work: StereoWork | None = None
         self._has_changed = True  # since that was found
@@ -147,20 +160,22 @@ class StereoDepth:
         gains = self._gains()
         slot = int(np.argmax(gains))
         if gains[slot] > 0:
-            return StereoWork(slot, matches=True, urgent=bool(gains[slot] >= _FIRST + _ENOUGH_SCORE))
-        slot = next(iter(self._unconfirmed), -1)
-        return StereoWork(slot, matches=False, urgent=False) if slot >= 0 else None
+            return StereoWork((slot,), matches=True, urgent=bool(gains[slot] >= _FIRST + _ENOUGH_SCORE))
+        slots = tuple(islice(self._unconfirmed, _AT_ONCE))
+        return StereoWork(slots, matches=False, urgent=False) if slots else None
 
     @torch.no_grad()
-    def do(self, work: StereoWork) -> bool:
+    def do(self, work: StereoWork) -> list[int]:
         """Matches a keyframe with the views that suit it best, if that is the work, and writes the depth that the
-        keyframes around it confirm to the store; False: there are too few of them."""
+        keyframes around each slot confirm to the store. Returns the slots of which a good part is known now and was not
+        before."""
         self._has_changed = True
         if work.matches:
-            self._match(work.slot)
-            self._unconfirmed.update(dict.fromkeys(self._witnesses(work.slot)))
-        self._unconfirmed.pop(work.slot, None)
-        return self._confirm(work.slot)
+            self._match(work.slots[0])
+            self._unconfirmed.update(dict.fromkeys(self._witnesses(work.slots[0])))
+        for slot in work.slots:
+            self._unconfirmed.pop(slot, None)
+        return self._confirm([slot for slot in work.slots if self._is_matched[slot]])
 
     @property
     def lacks_baseline(self) -> bool:
@@ -168,18 +183,14 @@ class StereoDepth:
         slots = self._needs_match & self._known[: len(self._depths)]
         return bool(slots.sum() >= _FEW_VIEWS and not self._has_confirmed.any() and self.next_work is None)
 
-    def has_confirmed(self, slot: int) -> bool:
-        """Whether depth has been confirmed for a good part of a keyframe since it came."""
-        return bool(self._has_confirmed[slot])
-
     def _match(self, slot: int) -> None:
         best = np.argsort(-self._scores[slot], kind="stable")[: self._config.sources]
         sources = best[self._scores[slot, best] > _LEAST_SCORE]
-        projections = self._projections(slot, sources)
+        projections = self._projections(np.linalg.inv(self._poses[sources]) @ self._poses[slot])
         pixel = plane_spacing(projections, *self._greys.shape[1:])
         enough = 1 / (_NEAREST_PLANE * self._about_depth(slot)) / (self._config.planes - 1)
         reference, others = self._greys[slot].float() / 255, self._greys[sources].float() / 255
-        projections = on_device(projections.float(), reference.device)
+        projections = on_device(projections, reference.device)
         self._inverse_depths[slot] = match(reference, others, projections, min(pixel, enough), self._config.planes)
         self._spacings[slot] = pixel
         self._has_inverse_depth[slot] = self._is_matched[slot] = True
@@ -248,13 +259,16 @@ class StereoDepth:
 
     def _gains(self) -> NDArray[np.float64]:
         """(K,) in the sum of the scores of a keyframe's sources, were it matched now; 0 where that is not worth it."""
-        useful = np.where(self._scores > _LEAST_SCORE, self._scores, 0.0)
+        slots = np.flatnonzero(self._needs_match & self._known[: len(self._depths)])
+        useful = np.where(self._scores[slots] > _LEAST_SCORE, self._scores[slots], 0.0)
         best = -np.partition(-useful, self._config.sources - 1, axis=1)[:, : self._config.sources].sum(axis=1)
-        present = (useful * self._matched_with).sum(axis=1) + self._replaced_scores
+        present = (useful * self._matched_with[slots]).sum(axis=1) + self._replaced_scores[slots]
         gains = best - present
         again = np.where(gains > _LEAST_GAIN * present, gains, 0.0)
         first = np.where(gains > 0, gains + _FIRST, 0.0)
-        return np.where(self._needs_match, np.where(self._has_inverse_depth, again, first), 0.0)
+        every = np.zeros(len(self._depths))
+        every[slots] = np.where(self._has_inverse_depth[slots], again, first)
+        return every
 
     def _witnesses(self, slot: int) -> list[int]:
         """Keyframes that know an inverse depth of their own and suit another one best."""
@@ -262,39 +276,84 @@ class StereoDepth:
         order = np.argsort(-scores, kind="stable")[:_WITNESSES]
         return [int(other) for other in order if scores[other] > _LEAST_SCORE]
 
-    def _confirm(self, slot: int) -> bool:
-        """Writes to the store what other keyframes confirm of the depth that matching has found."""
-        others = self._witnesses(slot)
-        if not self._is_matched[slot] or len(others) < WITNESSES:
-            return False
-        store = self._store
-        device = self._greys.device
-        to_others, from_others = self._projections(slot, np.array(others)), self._projections(np.array(others), slot)
-        found = confirmed(
-            self._inverse_depths[slot],
-            float(self._spacings[slot]),
-            self._inverse_depths[others],
-            on_device(self._spacings[others].astype(np.float32), device),
-            on_device(to_others.float(), device),
-            on_device(from_others.float(), device),
-        )
-        if self._prior is not None:
-            relative = self._prior.predict(store.colours(slot), (self._greys.shape[1], self._greys.shape[2]))
-            found = Confirmed(*complete(*found, relative, fit_scale_shift(relative, *found)))
-        size = store.camera.height, store.camera.width
-        q = enlarged(found.inverse_depth, *size)
-        sigma = F.interpolate(found.variance[None, None], size=size, mode="nearest-exact")[0, 0].sqrt()
-        depth_z = torch.where(q > _SURE * sigma, 1 / q, torch.nan)
-        if float(depth_z.isfinite().float().mean()) > _ENOUGH_CONFIRMED:
-            self._depths[slot], self._has_confirmed[slot] = float(depth_z.nanmedian()), True
-            unknown = self._known[: len(self._depths)] & np.isnan(self._depths)
-            self._rate(np.flatnonzero(unknown | (np.arange(len(unknown)) == slot)))
-        return store.write_stereo(slot, store.generations[slot], depth_z, sigma * depth_z.square())
+    def _confirm(self, slots: Sequence[int]) -> list[int]:
+        """Of keyframes that have been matched; returns as `do`."""
+        others = {slot: self._witnesses(slot) for slot in slots}
+        asked = [slot for slot in slots if len(others[slot]) >= WITNESSES]
+        if not asked:
+            return []
+        self._write_confirmed(asked, others)
+        share, median = on_host(*self._found)
+        known = [slot for slot in asked if share[slot] > _ENOUGH_CONFIRMED]
+        first = [slot for slot in known if not self._has_confirmed[slot]]
+        self._depths[known], self._has_confirmed[known] = median[known], True
+        is_rated_anew = self._known[: len(self._depths)] & np.isnan(self._depths)
+        is_rated_anew[known] = True
+        self._rate(np.flatnonzero(is_rated_anew))
+        return first
 
-    def _projections(self, views: int | NDArray[np.int64], others: int | NDArray[np.int64]) -> Tensor:
-        """(V, 3, 4) of `plane_projections` from one view to V others, or from V views to another one; on the host."""
-        K, T = self._camera.matrix(), np.linalg.inv(self._poses[others]) @ self._poses[views]
-        return plane_projections(K, K[None], torch.from_numpy(T))
+    def _write_confirmed(self, slots: Sequence[int], others: Mapping[int, list[int]]) -> None:
+        """Writes to the store what other keyframes confirm of the depth that matching has found."""
+        if self._greys.is_cuda and len(slots) > 1:  # captured for one and for as many as there may be
+            slots = [*slots, *[slots[-1]] * (_AT_ONCE - len(slots))]
+        views = np.array([[slot, *others[slot], *[slot] * (_WITNESSES - len(others[slot]))] for slot in slots])
+        is_other = np.arange(views.shape[1]) <= np.array([[len(others[slot])] for slot in slots])
+        spacings = np.where(is_other, self._spacings[views], np.nan)  # of the rest, which have no say
+        T_others_slot = np.linalg.inv(self._poses[views[:, 1:]]) @ self._poses[views[:, :1]]
+        inputs = (
+            torch.from_numpy(views),
+            torch.from_numpy(spacings).float(),
+            self._projections(T_others_slot),
+            self._projections(np.linalg.inv(T_others_slot)),
+        )
+        write = partial(_write_confirmed, self._store, self._inverse_depths, self._found, self._prior)
+        if self._prior is None:
+            self._captured("confirm", write, *inputs)
+        else:  # which waits for the device
+            write(*(on_device(each, self._greys.device) for each in inputs))
+
+    def _projections(self, T_others_view: NDArray[np.float64]) -> Tensor:
+        """(..., 3, 4) float32 of `plane_projections` for (..., 4, 4); on the host."""
+        K, T = self._camera.matrix(), torch.from_numpy(T_others_view)
+        return plane_projections(K, K[None], T.flatten(0, -3)).view(*T.shape[:-2], 3, 4).float()
+
+
+def _write_confirmed(
+    store: KeyframeStore,
+    inverse_depths: Tensor,
+    found: _Found,
+    prior: DepthPrior | None,
+    views: Tensor,
+    spacings: Tensor,
+    to_others: Tensor,
+    from_others: Tensor,
+) -> None:
+    """Of each of B keyframes: writes what V others confirm of its depth to the store, and how much it is to `found`.
+
+    Args:
+        inverse_depths: (K, h, w) 1/m.
+        views: (B, 1 + V) slots of the keyframe, and of the others.
+        spacings: (B, 1 + V) 1/m, as for `stereo.confirmed`.
+        to_others, from_others: (B, V, 3, 4), see `plane_projections`.
+    """
+    for slots, spacing, to, back in zip(views, spacings, to_others, from_others, strict=True):
+        q = inverse_depths[slots]
+        inverse_depth, variance = confirmed(q[0], spacing[0], q[1:], spacing[1:], to, back)
+        if prior is not None:
+            relative = prior.predict(store.colours(int(slots[0])), (q.shape[1], q.shape[2]))
+            fit = fit_scale_shift(relative, inverse_depth, variance)
+            inverse_depth, variance = complete(inverse_depth, variance, relative, fit)
+        sigma = variance.sqrt()
+        is_sure = inverse_depth > _SURE * sigma
+        found.share[slots[:1]] = is_sure.float().mean()
+        found.depth_z[slots[:1]] = 1 / known_median(inverse_depth, is_sure)
+        size = store.camera.height, store.camera.width
+        q, sigma = (
+            enlarged(inverse_depth, *size),
+            F.interpolate(sigma[None, None], size=size, mode="nearest-exact")[0, 0],
+        )
+        depth_z = torch.where(q > _SURE * sigma, 1 / q, torch.nan)
+        store.write_stereo(slots[:1], depth_z, sigma * depth_z.square())
 
 
 def stereo_bytes(config: DepthConfig, store: KeyframeStore) -> int:

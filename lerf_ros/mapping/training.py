@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from lerf_ros.captured import Captured, InFlight
+from lerf_ros.captured import Captured, InFlight, SideBySide
 from lerf_ros.geometry.contraction import SceneBounds
 from lerf_ros.mapping import losses
 from lerf_ros.mapping.config import MapperConfig, OptimiserConfig
@@ -70,6 +71,7 @@ class Trainer:
         self._skipped = torch.zeros((), device=device, dtype=torch.long)
         self._networks.found_inf = self._skip  # type: ignore[attr-defined]  # as torch's GradScaler tells a fused one
         self._captured = Captured(self._work, device)
+        self._side_by_side = SideBySide(device)
         self._in_flight = InFlight(device, _QUEUED)
         self._crop_scale = CropScale(config.language.scale, store.layout, bounds.radius)
         self.steps = 0
@@ -130,18 +132,26 @@ class Trainer:
             loss = loss + weight.interlevel * losses.interlevel_loss(free.t_edges, free.weights, histogram)
         if self._fields.exposure is not None:
             loss = loss + weight.exposure * self._fields.exposure.log_gains.square().mean()
-        if self._language_rays and self._store.has_language:
-            language, dino = self._language_losses(batch, marched)
-            loss = loss.add(language, alpha=weight.language)
-            if self._learns_dense():
-                loss = loss.add(dino, alpha=weight.dino)
-        else:
-            language, dino = torch.zeros(2, device=loss.device).unbind()
-
         self._networks.zero_grad(set_to_none=True)
+        # Language takes from the other fields where samples lie and what they weigh, and gives nothing back.
+        (of_language, language, dino), _ = self._side_by_side.run(
+            partial(self._learn_language, batch, marched), loss.backward
+        )
+        loss = loss.detach() + of_language
+        self._update(loss)
+        return loss, colour.detach(), depth.detach(), language, dino, self._skipped
+
+    def _learn_language(self, batch: RayBatch, marched: March) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the language field. Returns its loss, weighted, and the terms language and dino."""
+        if not (self._language_rays and self._store.has_language):
+            zero = torch.zeros((), device=batch.uv.device)
+            return zero, zero, zero
+        language, dino = self._language_losses(batch, marched)
+        loss = self._config.loss.language * language
+        if self._learns_dense():
+            loss = loss.add(dino, alpha=self._config.loss.dino)
         loss.backward()
-        self._update(loss.detach())
-        return loss.detach(), colour.detach(), depth.detach(), language.detach(), dino.detach(), self._skipped
+        return loss.detach(), language.detach(), dino.detach()
 
     def _t_sigma(self, batch: RayBatch) -> Tensor:
         """(R,) m, standard deviation of where a ray's surface is: of its depth, and the thickness of a surface."""
@@ -154,8 +164,7 @@ class Trainer:
         finite = torch.isfinite(loss) & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
         self._skip.copy_(~finite)
         self._skipped.add_(~finite)
-        self._tables.step(self._skip)
-        self._networks.step()
+        self._side_by_side.run(self._networks.step, partial(self._tables.step, self._skip))
 
     @property
     def _language_rays(self) -> int:

@@ -98,7 +98,7 @@ def test_keyframes_get_depth_near_the_truth(good, truth):
     print(found)
     assert found.coverage > 0.75 and found.median < 0.012 and found.wrong < 0.11 and found.within > 0.9
     assert (torch.isfinite(good.depth_z) == (good.depth_sigma > 0)).all()
-    assert all(good.has_stereo(slot) for slot in range(len(good))) and not good.all_have_depth
+    assert (good.depth_sigma[: len(good)] > 0).flatten(1).any(dim=1).all() and not good.all_have_depth
 
 
 def with_bad(frames, kind):
@@ -231,11 +231,11 @@ def test_a_slot_that_is_reused_forgets(room, frames, truth):
     add(store, stereo, frames[:5])
     work_off(stereo)
     slot, generation = store.insert(frames[6])
-    assert generation == 2 and not store.has_stereo(slot)
+    assert generation == 2
     assert store.depth_z[slot].isnan().all() and (store.depth_sigma[slot] == 0).all()
     stereo.add_keyframe(slot)
     work = work_off(stereo)
-    assert work[0] == StereoWork(slot, matches=True, urgent=True)
+    assert work[0] == StereoWork((slot,), matches=True, urgent=True)
     found = quality(store, np.repeat(truth[6:7], 5, axis=0), [slot])
     assert found.coverage > 0.3 and found.median < 0.02
     assert quality(store, np.repeat(truth[slot : slot + 1], 5, axis=0), [slot]).median > 0.05
@@ -249,7 +249,7 @@ def test_poses_that_were_moved_are_matched_again(frames, truth, good):
     store.move([BAD], frames[BAD].T_world_camera[None])
     stereo.move([BAD])
     work = work_off(stereo)
-    assert any(each == StereoWork(BAD, True, each.urgent) for each in work)
+    assert any(each == StereoWork((BAD,), True, each.urgent) for each in work)
     found, expected = quality(store, truth, [BAD]), quality(good, truth, [BAD])
     assert found.coverage > 0.9 * expected.coverage and found.wrong < expected.wrong + 0.02
     assert quality(store, truth).coverage > 0.9 * quality(good, truth).coverage
@@ -261,7 +261,7 @@ def test_what_depends_on_a_pose_that_was_moved_is_matched_again(frames):
     work_off(stereo)
     store.move([4], store.host_poses[4:5])
     stereo.move([4])
-    again = {work.slot for work in work_off(stereo) if work.matches}
+    again = {work.slots[0] for work in work_off(stereo) if work.matches}
     assert 4 in again and len(again) > 2
 
 
@@ -299,7 +299,7 @@ def test_frames_with_and_without_a_depth_camera_confirm_each_other(frames, truth
     store, stereo = empty(frames[0].camera)
     mixed = [frame if i in (3, 5) else measured(frame, truth[i], 0.0) for i, frame in enumerate(frames)]
     add(store, stereo, mixed)
-    matched = {work.slot for work in work_off(stereo) if work.matches}
+    matched = {work.slots[0] for work in work_off(stereo) if work.matches}
     assert matched == {3, 5}
     found = quality(store, truth, [3, 5])
     assert found.coverage > 0.6 and found.median < 0.012 and found.wrong < 0.08
@@ -320,32 +320,28 @@ def store(box):
     return store
 
 
+FIRST, SECOND = torch.tensor([0]), torch.tensor([1])
+
+
 def test_stereo_never_overwrites_what_was_measured(store):
     before = store.depth_z[0].clone()
     found = torch.full((48, 64), 1.25)
     found[:10] = torch.nan
     sigma = torch.full((48, 64), 0.03125)
     sigma[10:12] = torch.nan
-    assert store.write_stereo(0, 1, found, sigma)
+    store.write_stereo(FIRST, found, sigma)
     assert torch.equal(store.depth_z[0, :, :32], before[:, :32]) and (store.depth_sigma[0, :, :32] == 0).all()
     assert (store.depth_z[0, 12:, 32:] == 1.25).all() and (store.depth_sigma[0, 12:, 32:] == 0.03125).all()
     assert store.depth_z[0, :12, 32:].isnan().all() and (store.depth_sigma[0, :12, 32:] == 0).all()
-    assert store.write_stereo(0, 1, torch.full((48, 64), torch.nan), sigma)  # what was written before is forgotten
+    store.write_stereo(FIRST, torch.full((48, 64), torch.nan), sigma)  # what was written before is forgotten
     assert torch.equal(store.depth_z[0].nan_to_num(), before.nan_to_num()) and (store.depth_sigma[0] == 0).all()
-    assert store.has_stereo(0) and not store.has_stereo(1)
 
 
 def test_the_smallest_standard_deviation_is_not_taken_for_a_depth_camera(store):
-    assert store.write_stereo(1, 1, torch.full((48, 64), 0.2), torch.full((48, 64), 1e-9))
+    store.write_stereo(SECOND, torch.full((48, 64), 0.2), torch.full((48, 64), 1e-9))
     assert (store.depth_sigma[1] > 0).all()
-    assert store.write_stereo(1, 1, torch.full((48, 64), 0.25), torch.full((48, 64), 1e-9))
+    store.write_stereo(SECOND, torch.full((48, 64), 0.25), torch.full((48, 64), 1e-9))
     assert (store.depth_z[1] == 0.25).all()
-
-
-def test_depth_of_a_former_keyframe_is_dropped(store):
-    before = store.depth_z[1].clone()
-    assert not store.write_stereo(1, 2, torch.ones(48, 64), torch.ones(48, 64))
-    assert torch.equal(store.depth_z[1].nan_to_num(), before.nan_to_num()) and not store.has_stereo(1)
 
 
 def test_maps_keep_depth_and_its_standard_deviation(room, frames, tmp_path):
@@ -362,7 +358,7 @@ def test_maps_keep_depth_and_its_standard_deviation(room, frames, tmp_path):
     for name in ("depth_z", "depth_sigma"):
         one, other = getattr(mapper.store, name)[:4], getattr(loaded.store, name)[:4]
         assert torch.equal(one.nan_to_num(), other.nan_to_num())
-    assert all(loaded.store.has_stereo(slot) for slot in range(4)) and not loaded.store.all_have_depth
+    assert not loaded.store.all_have_depth
 
 
 def test_maps_from_before_stereo_load(box, store):
@@ -371,7 +367,7 @@ def test_maps_from_before_stereo_load(box, store):
     other = KeyframeStore(box.config, box.camera, 0, "cpu")
     other.restore(tensors, plain)
     assert torch.equal(other.depth_z[:2].nan_to_num(), store.depth_z[:2].nan_to_num())
-    assert (other.depth_sigma == 0).all() and not other.has_stereo(0) and not other.has_stereo(1)
+    assert (other.depth_sigma == 0).all()
     assert not other.all_have_depth
 
 
@@ -497,7 +493,7 @@ def online(box, monkeypatch):
 
 
 def waiting(online, monkeypatch, urgent):
-    work = StereoWork(0, matches=True, urgent=urgent)
+    work = StereoWork((0,), matches=True, urgent=urgent)
     monkeypatch.setattr(online.mapper, "stereo", SimpleNamespace(next_work=work))
 
 
