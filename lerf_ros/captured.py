@@ -132,10 +132,17 @@ class CapturedBatches:
         self._network = network
         self._most, self._fewest = most, min(fewest, most)
         self._of_length: dict[int, tuple[Tensor, Captured[tuple[Tensor]]]] = {}
+        self._end: torch.cuda.Event | None = None  # of the latest call, on whatever stream
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The network's outputs (B, D) for inputs (B, ...), B > 0, which always have the same shape but for B."""
-        return torch.cat([self._replayed(part) for part in inputs.split(self._most)])
+        stream = torch.cuda.current_stream(inputs.device) if inputs.is_cuda else None
+        if stream is not None and self._end is not None:
+            stream.wait_event(self._end)  # calls share the memory of what is captured
+        outputs = torch.cat([self._replayed(part) for part in inputs.split(self._most)])
+        if stream is not None:
+            self._end = stream.record_event()
+        return outputs
 
     def rehearse(self, shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         """Captures all lengths now, for inputs (B, *shape)."""
@@ -173,6 +180,41 @@ class SideBySide:
         others = second()
         main.wait_stream(self._side)
         return results, others
+
+
+class Aside:
+    """One piece of work at a time on a device, beside all that its caller asks of it meanwhile. Elsewhere than on CUDA
+    it is done at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._end: torch.cuda.Event | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the work that was begun last is not done yet."""
+        return self._end is not None and not self._end.query()
+
+    def wait(self) -> None:
+        """Until it is done."""
+        if self._end is not None:
+            self._end.synchronize()
+
+    def begin(self, work: Callable[[], R], uses: Sequence[Tensor]) -> R:
+        """Asks the device for work after all that was asked of it before.
+
+        Args:
+            uses: tensors of the caller that the work reads or writes; their memory stays theirs until it is done.
+        """
+        if self._stream is None:
+            return work()
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            result = work()
+            for tensor in uses:
+                tensor.record_stream(self._stream)
+            self._end = self._stream.record_event()
+        return result
 
 
 class InFlight:

@@ -182,8 +182,8 @@ class PyramidConfig:
     fractions: tuple[float, ...] = (0.05, 0.125, 0.2, 0.275, 0.35, 0.425, 0.5)  # crop side / image height
     strides: tuple[float, ...] | None = None  # stride / crop side; LERF's when unset
     batch: int = 256  # crops per unit of work
-    time_share: float = 0.5  # of the working time, while crops wait ...
-    urgent_share: float = 0.6  # ... and while some of them are coarse: a new keyframe shall be asked about at once
+    time_share: float = 0.7  # of the working time, in which crops that wait are encoded (on a GPU beside training) ...
+    urgent_share: float = 0.8  # ... while some of them are coarse: a new keyframe shall be asked about at once
     coarse: float = 0.2  # crop side / image height from which on crops are coarse
 
 

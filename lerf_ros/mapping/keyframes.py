@@ -293,6 +293,12 @@ class KeyframeStore:
         if self.generations[slot] != generation:
             return False
         self.dense[slot].copy_(features)
+        return True
+
+    def finish_dense(self, slot: int, generation: int) -> bool:
+        """Declares them complete, so that training uses them; False as for `write_embeds`."""
+        if self.generations[slot] != generation:
+            return False
         self._dense_valid[slot] = True
         self._publish()
         return True

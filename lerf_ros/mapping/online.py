@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from lerf_ros.captured import Aside
 from lerf_ros.features.dense import load_dense
 from lerf_ros.features.encoder import Encoder
+from lerf_ros.host import on_device
 from lerf_ros.keyframes.depth_prior import load_depth_prior
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
@@ -63,8 +65,8 @@ class OnlineMapper:
     up everywhere quickly and sharpens later. Coarse levels are small: what they leave of a batch of `pyramid.batch`
     crops is filled with the next coarse levels of the same keyframe. Dense features, where `dense.model` wants them,
     come after the first of these batches: they are no answer by themselves, but cost little and regularise all that
-    follows. While anything waits, `pyramid.time_share` of the working time encodes it (`pyramid.urgent_share` while
-    coarse levels wait) and the rest trains.
+    follows. While anything waits, it is encoded for `pyramid.time_share` of the working time (`pyramid.urgent_share`
+    while coarse levels wait): on a GPU beside training, elsewhere in its place.
 
     When the device's memory runs out, crops per unit of work, rays per step or crops per batch of a closer look are
     halved for the rest of the map's life, with a warning.
@@ -79,6 +81,7 @@ class OnlineMapper:
 
     def __init__(self, config: MapperConfig, encoder: Encoder, device: torch.device | str, seed: int = 0) -> None:
         self._device, self._seed = torch.device(device), seed
+        self._aside = Aside(self._device)
         self.encoder = encoder
         self._depth_prior = load_depth_prior(config.depth.prior, device)
         self._dense = load_dense(config.dense.model, config.dense.pretrained, device, encoder)
@@ -92,7 +95,7 @@ class OnlineMapper:
         self.mapper = Mapper(
             self._config, None, self.encoder.embed_dim, self._device, self._seed, dense_dim, self._depth_prior
         )
-        self._encoding_time = self._training_time = self._owed_by_stereo = 0.0
+        self._encoding_time = self._working_time = self._owed_by_stereo = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -100,6 +103,7 @@ class OnlineMapper:
         self._begun: dict[tuple[int, int, int], int] = {}  # (slot, generation, level): crops that are encoded
         self._close_ups: CloseUps | None = None
         self._at_once = Shrinking("pyramid.batch", self.mapper.config.pyramid.batch)
+        self._encoded: list[Callable[[], object]] | None = None  # to be called when what is being encoded is there
 
     def ingest(self, frame: Frame) -> KeyframeDecision:
         """Offers a frame to the map."""
@@ -143,40 +147,63 @@ class OnlineMapper:
         return work if work is not None and (work.urgent or self._owed_by_stereo <= 0) else None
 
     def _find_depth(self, work: StereoWork) -> None:
-        self.settle()
+        self._wait_for_training()
         begun = time.monotonic()
         self.mapper.find_depth(work)
-        self.settle()
+        self._wait_for_training()
         taken, share = min(time.monotonic() - begun, _LONGEST_UNIT), self.mapper.config.depth.time_share
         owed = taken * (1 - share) / share if share > 0 else math.inf
         self._owed_by_stereo = max(self._owed_by_stereo, owed)  # not the sum: urgent work is not paid back
 
     def _encode_or_step(self, store: KeyframeStore, may_step: bool) -> StepStats | None:
-        waiting = self._next_to_encode(store) if self.encoding else None
-        if waiting is None:
-            self._encoding_time = self._training_time = 0.0
-        share = self._encoding_share(store, waiting)
         begun = time.monotonic()
-        urgent = not may_step or self._encoding_time * (1 - share) <= self._training_time * share
-        if waiting is not None and urgent:
-            self.settle()  # queued training steps are not the encoder's time
-            self._training_time += time.monotonic() - begun
-            begun = time.monotonic()
-            if isinstance(waiting, _Crops):
-                self._at_once.run(partial(self._encode_crops, store, waiting))
-            else:
-                self._encode_image(store, waiting)
-            self.settle()
-            self._encoding_time += time.monotonic() - begun
-            return None
-        if not may_step:
-            return None
-        stats = self.mapper.step()
-        self._training_time += time.monotonic() - begun
+        stats = None if self._encode(store, must=not may_step) or not may_step else self.mapper.step()
+        self._working_time += time.monotonic() - begun
         return stats
 
+    def _encode(self, store: KeyframeStore, must: bool) -> bool:
+        """Begins to encode what comes next, if nothing is being encoded and its share of the time, or `must`, allows.
+        Returns whether it did."""
+        if self._aside.is_busy:
+            if not must:
+                return False
+            self._aside.wait()
+        self._finish_encoding()
+        waiting = self._next_to_encode(store) if self.encoding else None
+        if waiting is None:
+            self._encoding_time = self._working_time = 0.0
+            return False
+        if not must and self._encoding_time > self._encoding_share(store, waiting) * self._working_time:
+            return False
+        self._encoding_since = time.monotonic()
+        if isinstance(waiting, _Crops):
+            uses = store.images, store.embeds
+            encode = partial(self._encode_crops, store, waiting)
+            self._encoded = self._at_once.run(lambda room: self._aside.begin(partial(encode, room), uses))
+        else:
+            work = partial(self._encode_image, store, waiting)
+            self._encoded = self._aside.begin(work, (store.images, store.dense))
+        if not self._aside.is_busy:
+            self._finish_encoding()
+        return True
+
+    def _finish_encoding(self) -> None:
+        """Lets training use what has been encoded by now."""
+        if self._encoded is None:
+            return
+        for finish in self._encoded:
+            finish()
+        self._encoded = None
+        self._encoding_time += time.monotonic() - self._encoding_since
+        self.mapper.version += 1
+
+    def _wait_for_training(self) -> None:
+        """So that its time on the device is booked where it belongs."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+
     def settle(self) -> None:
-        """Waits for the device, so that its time is booked where it belongs."""
+        """Waits for all that was asked of the device."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -268,25 +295,29 @@ class OnlineMapper:
         return parts
 
     @torch.no_grad()
-    def _encode_crops(self, store: KeyframeStore, crops: _Crops, room: int) -> None:
-        """Encodes up to `room` crops, of the level that waits and, where they fit, of others of its keyframe."""
+    def _encode_crops(self, store: KeyframeStore, crops: _Crops, room: int) -> list[Callable[[], object]]:
+        """Encodes up to `room` crops, of the level that waits and, where they fit, of others of its keyframe. Returns
+        what is to be called when that is done."""
         parts, generation = self._batch(store, crops, room), store.generations[crops.slot]
         levels = [store.layout.levels[part.level] for part in parts]
         flat = [np.arange(part.start, part.stop) + level.offset for part, level in zip(parts, levels)]
-        index = torch.from_numpy(np.concatenate(flat)).to(self._device)
+        index = on_device(np.concatenate(flat), self._device)
         cut = store.layout.cut(store.images, torch.full_like(index, crops.slot), index, self.encoder.image_size)
         embeds = self.encoder.encode_images(cut).split([len(each) for each in flat])
         self._begun = {key: start for key, start in self._begun.items() if store.generations[key[0]] == key[1]}
+        finished: list[Callable[[], object]] = []
         for part, level, part_embeds in zip(parts, levels, embeds):
             key = crops.slot, generation, part.level
             store.write_embeds(crops.slot, generation, level.offset + part.start, part_embeds)
             self._begun[key] = part.stop
             if part.stop == level.count:
-                store.finish_level(*key)
+                finished.append(partial(store.finish_level, *key))
                 del self._begun[key]
-        self.mapper.version += 1
+        return finished
 
-    def _encode_image(self, store: KeyframeStore, image: _Image) -> None:
+    @torch.no_grad()
+    def _encode_image(self, store: KeyframeStore, image: _Image) -> list[Callable[[], object]]:
         assert self._dense is not None
         features = self._dense.encode(store.colours(image.slot)[None], store.dense_grid)[0]
         store.write_dense(image.slot, image.generation, features)
+        return [partial(store.finish_dense, image.slot, image.generation)]

@@ -36,7 +36,7 @@ def mapped(box, settings=None, seed=0):
     for slot in range(len(store)):
         x = box.view(store.host_poses[slot])[2]  # cells of 8 x 8 pixels: the four around the centre
         centres = (x[3::8, 3::8] + x[3::8, 4::8] + x[4::8, 3::8] + x[4::8, 4::8]) / 4
-        assert store.write_dense(slot, 1, field(centres))
+        assert store.write_dense(slot, 1, field(centres)) and store.finish_dense(slot, 1)
         store.write_embeds(slot, 1, 0, torch.eye(6)[:1].expand(mapper.layout.total, 6))
         store.finish_level(slot, 1, 0)
     return mapper
@@ -75,10 +75,12 @@ def test_a_slot_that_was_reused_takes_no_late_features(box):
     first, second = box.walk(10)[:2]
     features = torch.ones(ROWS, 8, DIM)
     mapper.add_frame(first)
-    assert mapper.store.write_dense(0, 1, features) and mapper.store.dense_valid[0] and mapper.store.has_dense
+    assert mapper.store.write_dense(0, 1, features) and not mapper.store.has_dense
+    assert mapper.store.finish_dense(0, 1) and mapper.store.dense_valid[0] and mapper.store.has_dense
     mapper.store.insert(second)
     assert not mapper.store.dense_valid[0] and not mapper.store.has_dense
-    assert not mapper.store.write_dense(0, 1, 2 * features) and not mapper.store.dense_valid[0]
+    assert not mapper.store.write_dense(0, 1, 2 * features) and not mapper.store.finish_dense(0, 1)
+    assert not mapper.store.dense_valid[0]
     assert (mapper.store.dense[0] == 1).all()
 
 

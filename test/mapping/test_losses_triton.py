@@ -176,6 +176,7 @@ def test_a_map_learns_with_the_kernels_as_without(box, monkeypatch):
             rows, columns = mapper.store.dense.shape[1:3]
             cells = torch.arange(rows * columns * 16, device=DEVICE).view(rows, columns, 16) % (7 + slot)
             assert mapper.store.write_dense(slot, 1, normalize(cells.float(), dim=-1))
+            mapper.store.finish_dense(slot, 1)
         assert mapper.fields.language.is_fused == kernels
         for _ in range(200):
             last = mapper.step()
