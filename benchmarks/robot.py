@@ -19,16 +19,20 @@ from lerf_ros.ros import conversions
 
 
 class Robot:
-    """The camera, which publishes in a thread of its own, and a record of ~/status with the time of each message."""
+    """The camera, which publishes in a thread of its own, and a record of ~/status with the time of each message.
 
-    def __init__(self) -> None:
+    Args:
+        depth: whether it has a depth camera, too.
+    """
+
+    def __init__(self, depth: bool = True) -> None:
         self.published: list[float] = []  # s, monotonic: when each image was published
         self.statuses: list[tuple[float, Status]] = []  # with s, monotonic
         self.late = 0.0  # s, the most that a frame was published behind its time
         self._context = rclpy.Context()
         self._context.init()
         self._node = rclpy.create_node("benchmark", context=self._context)
-        kinds = {"camera_info": CameraInfo, "pose": PoseStamped, "depth": Image, "image": Image}
+        kinds = {"camera_info": CameraInfo, "pose": PoseStamped, "image": Image} | ({"depth": Image} if depth else {})
         self._publishers = {
             name: self._node.create_publisher(kind, f"/lerf/{name}", 10) for name, kind in kinds.items()
         }
@@ -113,10 +117,10 @@ class Robot:
 def frame_messages(frame: Frame) -> dict[str, Any]:
     """What the camera publishes of a frame, by topic and in this order; the stamps are set when it does."""
     in_camera, in_map = (conversions.header(0, name) for name in ("camera_optical_frame", "map"))
-    assert frame.depth_z is not None  # of a generated room
+    depth = {} if frame.depth_z is None else {"depth": conversions.depth_message(frame.depth_z, in_camera)}
     return {
         "camera_info": conversions.camera_info_message(frame.camera, in_camera),
         "pose": conversions.pose_stamped_message(frame.T_world_camera, in_map),
-        "depth": conversions.depth_message(frame.depth_z, in_camera),
+        **depth,
         "image": conversions.image_message(frame.image, in_camera),
     }

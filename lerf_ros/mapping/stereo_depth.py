@@ -7,7 +7,6 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -82,6 +81,7 @@ class StereoDepth:
         self._camera = _stereo_camera(config, camera)
         h, w, views = self._camera.height, self._camera.width, K + config.between
         self._greys = torch.zeros(views, h, w, dtype=torch.uint8, device=device)
+        self._luma = torch.tensor(_LUMA, device=device)
         self._inverse_depths = torch.full((K, h, w), torch.nan, device=device)
         self._spacings = np.zeros(K)  # 1/m, see `plane_spacing`
         self._poses = np.tile(np.eye(4), (views, 1, 1))
@@ -119,10 +119,8 @@ class StereoDepth:
             return
         view = self._store.config.capacity + self._next_between
         self._next_between = (self._next_between + 1) % self._config.between
-        grey = cv2.cvtColor(np.ascontiguousarray(frame.image), cv2.COLOR_RGB2GRAY)
-        small = cv2.resize(grey, (self._camera.width, self._camera.height), interpolation=cv2.INTER_AREA)
-        self._greys[view].copy_(torch.from_numpy(small))
-        self._replace_view(view, frame.T_world_camera)
+        image = on_device(np.ascontiguousarray(frame.image), self._greys.device)
+        self._enter_view(view, image, frame.T_world_camera)
         self._rate_view(view)
 
     def move(self, slots: Sequence[int]) -> None:
@@ -200,10 +198,7 @@ class StereoDepth:
 
     def _enter(self, slot: int) -> None:
         store = self._store
-        weights = torch.tensor(_LUMA, device=store.images.device)
-        grey = (store.images[slot].float() @ weights)[None, None]
-        self._greys[slot] = F.interpolate(grey, size=self._greys.shape[1:], mode="area")[0, 0].round().to(torch.uint8)
-        self._replace_view(slot, store.host_poses[slot])
+        self._enter_view(slot, store.images[slot], store.host_poses[slot])
         self._matched_with[slot] = self._is_matched[slot] = self._has_confirmed[slot] = False
         self._replaced_scores[slot] = 0
         self._unconfirmed.pop(slot, None)
@@ -217,7 +212,10 @@ class StereoDepth:
             self._inverse_depths[slot], self._spacings[slot] = 1 / small, 0.0  # as if without noise
             self._depths[slot] = float(depth_z.nanmedian())
 
-    def _replace_view(self, view: int, T_world_camera: Pose) -> None:
+    def _enter_view(self, view: int, image: Tensor, T_world_camera: Pose) -> None:
+        """Takes in an image (H, W, 3), in place of the one that the view had."""
+        grey = (image.float() @ self._luma)[None, None]
+        self._greys[view] = F.interpolate(grey, size=self._greys.shape[1:], mode="area")[0, 0].round().to(torch.uint8)
         self._poses[view], self._known[view] = T_world_camera, True
         self._replaced_scores += self._matched_with[:, view] * self._scores[:, view]
         self._matched_with[:, view] = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the command-line client needs neither, and starts fast without torch
     from lerf_ros.mapping.surface import MapState
     from lerf_ros.query.targets import Answer
+    from lerf_ros.srv import Query
 
 YOUNG_MAP = "the map is young"
 _ADVICE = "keep mapping (parameter training.enabled) and ask again"
@@ -34,6 +35,12 @@ def answer_message(answer: Answer) -> tuple[bool, str]:
     if young:
         return False, _joined(f"cannot be answered yet: {_missing(answer.map_state)}", young)
     return True, "not found: no region of the map stands out"
+
+
+def is_answer(response: Query.Response) -> bool:
+    """Whether a response says what the map knows, if only that it is too young or that a word is unknown: anything else
+    is a failure of the node."""
+    return bool(response.success or response.unknown_words or YOUNG_MAP in response.message)
 
 
 def young_map(state: MapState | None) -> str:

@@ -24,7 +24,7 @@ from lerf_ros.mapping.config import PRESETS
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.msg import Status
 from lerf_ros.query.targets import Answer
-from lerf_ros.ros.answer_words import YOUNG_MAP, young_map_notes
+from lerf_ros.ros.answer_words import is_answer, young_map_notes
 from lerf_ros.ros.client import ClientError, LerfClient
 from lerf_ros.ros.messages import answer_from_response
 from lerf_ros.world.room import Room
@@ -170,7 +170,7 @@ def _map_and_ask(
         if not saved.success:
             raise DemoError(f"the map could not be saved: {saved.message}")
     for response in responses:
-        if not (response.success or response.unknown_words or YOUNG_MAP in response.message):
+        if not is_answer(response):
             raise DemoError(f"a question could not be answered: {response.message}")
     for note in young_map_notes([response.message for response in responses]):
         say(note)

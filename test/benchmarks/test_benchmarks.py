@@ -182,8 +182,9 @@ def node_options(monkeypatch):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_end_to_end(run, node_options):
-    small = ["--width", "160", "--frames", "10", "--questions", "1", "--quiet", "0.5", "--limit", "0", "--settle", "0"]
+@pytest.mark.parametrize("camera", [[], ["--colours-only"]])
+def test_end_to_end(run, node_options, camera):
+    small = [*camera, *"--width 160 --frames 10 --questions 1 --quiet 0.5 --limit 0 --settle 0".split()]
     figures, table = run("end_to_end", *small, *node_options)
     walk, *asked = figures["rows"]
     assert walk["published"] == 10 and 1 <= walk["keyframes"] <= walk["taken"] <= 10 - walk["dropped"]
