@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from measuring import synchronise
 
-from lerf_ros.evaluation.heldout import evaluate_views
+from lerf_ros.evaluation.heldout import evaluate_views, rendered
 from lerf_ros.mapping.frame import Frame
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.world.recordings import RgbdFolder
@@ -44,7 +44,7 @@ def held_out_quality(
         if steps_due or seconds_due:
             synchronise(mapper.device)
             spent += time.monotonic() - resumed
-            view = evaluate_views(lambda f: mapper.render(f.camera, f.T_world_camera, stride=stride), held_out, stride)
+            view = evaluate_views(lambda frame: rendered(mapper, frame, stride), held_out, stride)
             results.append(Quality(name, mapper.steps, spent, view.psnr, view.depth_error))
             after_steps, after_seconds = after_steps and not steps_due, after_seconds and not seconds_due
             resumed = time.monotonic()

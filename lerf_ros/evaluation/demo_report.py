@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lerf_ros.evaluation.heldout import evaluate_views, held_out_frames
+from lerf_ros.evaluation.heldout import evaluate_views, held_out_frames, rendered
 from lerf_ros.evaluation.localization import Outcome, Score
 from lerf_ros.evaluation.methods import rendered_relevancy
 from lerf_ros.evaluation.pictures import (
@@ -112,7 +112,7 @@ def report_heldout(online: OnlineMapper, source: FrameSource, folder: Path) -> s
     """Renders the frames that were kept back, writes them beside the true ones, and says how well they agree."""
     _, held_out = held_out_frames(source)
     result = evaluate_views(
-        lambda frame: online.mapper.render(frame.camera, frame.T_world_camera, stride=RENDER_STRIDE),
+        lambda frame: rendered(online.mapper, frame, RENDER_STRIDE),
         held_out,
         RENDER_STRIDE,
         folder / "heldout",

@@ -68,6 +68,12 @@ def evaluate_views(
     return HeldOutResult(float(np.mean(psnrs)), depth_error)
 
 
+def rendered(mapper: Mapper, frame: Frame, stride: int) -> Rendering:
+    """A frame's view, from where its camera is in the map (`Mapper.corrected`)."""
+    pose = mapper.corrected(frame.T_world_camera, frame.stamp_ns)
+    return mapper.render(frame.camera, pose, stride=stride)
+
+
 def side_by_side(
     truth: NDArray[np.uint8], rgb: NDArray[np.uint8], measured: NDArray[np.floating], depth_z: NDArray[np.floating]
 ) -> NDArray[np.uint8]:
@@ -107,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{mapper.steps} steps in {options.seconds:.0f} s, {mapper.keyframes} keyframes of {len(training)} frames")
 
     def render(frame: Frame) -> Rendering:
-        return mapper.render(frame.camera, frame.T_world_camera, stride=options.stride)
+        return rendered(mapper, frame, options.stride)
 
     print(evaluate_views(render, held_out, options.stride, options.out))
 

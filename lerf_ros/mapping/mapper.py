@@ -23,7 +23,7 @@ from lerf_ros.keyframes.depth_prior import DepthPrior
 from lerf_ros.mapping import checkpoint
 from lerf_ros.mapping.close_ups import CloseUps
 from lerf_ros.mapping.config import MapperConfig
-from lerf_ros.mapping.corrections import Correction, Trajectory
+from lerf_ros.mapping.corrections import Correction, Drift, Trajectory
 from lerf_ros.mapping.decoding import CropScale
 from lerf_ros.mapping.extraction import MapSurface, SurfaceSource
 from lerf_ros.mapping.fields import MapFields
@@ -125,6 +125,7 @@ class Mapper:
         self._selectors: dict[str, KeyframeSelector] = {}  # by stream: how sharp is sharp depends on the camera
         self._points = self._points_outside = 0
         self._trajectory: Trajectory | None = None  # the latest correction
+        self._drift: Drift | None = None  # of given poses, as refined ones tell
         self._source: SurfaceSource | None = None
         self._surface: _KeptSurface | None = None
         if camera is not None:
@@ -181,15 +182,20 @@ class Mapper:
         selector = self._selectors.setdefault(frame.stream, KeyframeSelector(self.config.keyframe))
         selection = selector.offer(frame, self.store.host_poses, self.store.seen)
         if selection.frame is None:
-            if self.stereo is not None and not self.store.refined:  # its pose errs as theirs did
-                self.stereo.add_between(frame)
+            if self.stereo is not None:
+                self.stereo.add_between(
+                    replace(frame, T_world_camera=self.corrected(frame.T_world_camera, frame.stamp_ns))
+                )
             return KeyframeDecision(False, selection.reason)
         frame = selection.frame
+        pose = self.corrected(frame.T_world_camera, frame.stamp_ns)
         if self.bounds is None:
             self._bounds_are_guessed = frame.depth_z is None and self.config.scene.radius is None
             self._bound(first_bounds(self.config.scene, frame))
-        quality = self._prequential(frame) if self.steps else None
+        quality = self._prequential(frame, pose) if self.steps else None
         slot, generation = self.store.insert(frame)
+        if pose is not frame.T_world_camera:
+            self.store.refine([slot], pose[None])
         if self.stereo is not None:
             self.stereo.add_keyframe(slot)
         if self._adjustment is not None:
@@ -208,7 +214,7 @@ class Mapper:
         made anew, and the keyframes that were moved are trained on like new ones. Frames that come later with a stamp
         of before are corrected, too.
         """
-        self._trajectory = trajectory
+        self._trajectory, self._drift = trajectory, None
         for selector in self._selectors.values():
             selector.forget()  # it has a former pose
         store = self.store
@@ -278,6 +284,7 @@ class Mapper:
         """
         if self._adjustment is None or (update := self._adjustment.update(wait)) is None:
             return
+        self._drift = self._find_drift()
         if self.stereo is not None:
             self.stereo.adjust(update.moved, update.depths)
         self._surface = None  # its points lie where the surface was
@@ -286,6 +293,17 @@ class Mapper:
         self.version += 1
         self.keyframes_version += 1
         _LOG.info("%s", update)
+
+    def corrected(self, T_world_camera: Pose, stamp_ns: int) -> Pose:
+        """Where a camera is in the map whose pose (4, 4) comes from where those of the keyframes come from: the same,
+        unless these were refined, and err alike from one to the next."""
+        return T_world_camera if self._drift is None else self._drift.corrected(T_world_camera, stamp_ns)
+
+    def _find_drift(self) -> Drift | None:
+        store = self.store
+        if store is None or not store.refined:
+            return None
+        return Drift(np.array(store.stamps_ns[: len(store)]), store.given_poses, store.host_poses)
 
     @property
     def is_refining(self) -> bool:
@@ -366,7 +384,7 @@ class Mapper:
         self._rays = rays_per_step(saved.config)
         self._selectors = {}
         self._points = self._points_outside = 0
-        self._trajectory = None
+        self._trajectory, self._drift = None, self._find_drift()
         self._bounds_are_guessed = False
         self.stereo, self._adjustment = self._make_stereo(saved.store), self._make_adjustment(saved.store)
         self._bound(saved.bounds)
@@ -412,8 +430,8 @@ class Mapper:
         self._bound(enclosing(self.config.scene, self.store.seen_points()))
         self._points = self._points_outside = 0
 
-    def _prequential(self, frame: Frame) -> Quality:
-        rendering = self.render(frame.camera, frame.T_world_camera, stride=_PREQUENTIAL_STRIDE)
+    def _prequential(self, frame: Frame, pose: Pose) -> Quality:
+        rendering = self.render(frame.camera, pose, stride=_PREQUENTIAL_STRIDE)
         grid = slice(_PREQUENTIAL_STRIDE // 2, None, _PREQUENTIAL_STRIDE)
         psnr_db = psnr(rendering.rgb.cpu().numpy(), frame.image[grid, grid] / 255)
         if frame.depth_z is None:

@@ -1,13 +1,14 @@
 """Poses that are corrected when they are in the map already."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation, Slerp
 
-from lerf_ros.mapping.corrections import Trajectory
+from lerf_ros.mapping.corrections import Drift, Trajectory
 from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.mapper import Mapper
 from lerf_ros.mapping.training import rate_share
@@ -50,6 +51,72 @@ def test_a_trajectory_is_exact_or_interpolated_and_ends_where_it_ends():
 def test_of_two_poses_with_one_stamp_the_later_one_counts():
     given = poses(2)
     np.testing.assert_array_equal(Trajectory(np.array([7, 7]), given, 1.0, 0.0).at(7), given[1])
+
+
+def erring(T, seconds):
+    """Poses that err by up to 3 cm and 2 degrees, slowly."""
+    T = T.copy()
+    T[:, :3, 3] += 0.03 * np.stack([np.sin(seconds), np.cos(0.7 * seconds), np.sin(0.4 * seconds)], axis=1)
+    turns = np.radians(2) * np.stack([np.cos(seconds), np.sin(0.5 * seconds), np.sin(0.8 * seconds)], axis=1)
+    T[:, :3, :3] = Rotation.from_rotvec(turns).as_matrix() @ T[:, :3, :3]
+    return T
+
+
+def pose_errors(T, truth):
+    """m and degrees, the largest."""
+    turns = Rotation.from_matrix(T[:, :3, :3] @ truth[:, :3, :3].transpose(0, 2, 1)).magnitude()
+    return np.linalg.norm(T[:, :3, 3] - truth[:, :3, 3], axis=1).max(), np.degrees(turns.max())
+
+
+def test_errors_that_change_slowly_are_corrected_between_keyframes():
+    truth, seconds = poses(101), 0.1 * np.arange(101)
+    given, stamps = erring(truth, seconds), np.round(1e9 * seconds).astype(np.int64)
+    order = np.random.default_rng(0).permutation(np.arange(0, 101, 2))  # keyframes, in any order
+    drift = Drift(stamps[order], given[order], truth[order])
+    others = np.arange(1, 101, 2)
+    found = np.stack([drift.corrected(given[i], int(stamps[i])) for i in others])
+    before, after = pose_errors(given[others], truth[others]), pose_errors(found, truth[others])
+    assert drift.is_slow and before[0] > 0.03 and before[1] > 2.0
+    assert after[0] < 0.001 and after[1] < 0.05
+    last = drift.corrected(given[100], int(stamps[100] + 10**9))  # beyond the last one its error stays
+    np.testing.assert_allclose(last, truth[100], atol=1e-9)
+
+
+def test_errors_that_are_noise_correct_nothing_else():
+    rng, truth, stamps = np.random.default_rng(0), poses(50), np.arange(50) * 100 * MS
+    given = truth.copy()
+    given[:, :3, 3] += 0.02 * rng.normal(size=(50, 3))
+    given[:, :3, :3] = Rotation.from_rotvec(0.02 * rng.normal(size=(50, 3))).as_matrix() @ truth[:, :3, :3]
+    drift = Drift(stamps, given, truth)
+    assert not drift.is_slow and np.array_equal(drift.corrected(given[3], 350 * MS), given[3])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_few_keyframes_say_nothing_about_drift(count):
+    truth, stamps = poses(count), np.arange(count)
+    assert not Drift(stamps, erring(truth, np.arange(count)), truth).is_slow
+
+
+def test_frames_come_to_where_the_refined_keyframes_around_them_are(box):
+    frames = box.walk(10)
+    truth = np.stack([frame.T_world_camera for frame in frames])
+    given = erring(truth, 0.1 * np.arange(10))
+    frames = [
+        replace(frame, T_world_camera=T, stamp_ns=i * 100 * MS) for i, (frame, T) in enumerate(zip(frames, given))
+    ]
+    mapper = Mapper(box.config, box.camera, 0, "cpu")
+    for frame in frames[:9]:
+        assert mapper.add_frame(frame).accepted
+    assert np.array_equal(mapper.corrected(given[9], 900 * MS), given[9])
+    mapper.store.refine(range(9), truth[:9])
+    mapper._adjustment = SimpleNamespace(update=lambda wait: SimpleNamespace(moved=(), depths={}, is_large=False))
+    mapper.refine_poses()
+    mapper._adjustment = None
+    slot = mapper.add_frame(frames[9]).slot
+    before, after = (pose_errors(T[None], truth[9:]) for T in (given[9], mapper.store.host_poses[slot]))
+    assert after[0] < 0.2 * before[0] and after[1] < 0.2 * before[1]
+    np.testing.assert_array_equal(mapper.store.given_poses[slot], given[9])
+    np.testing.assert_array_equal(mapper.corrected(given[9], 900 * MS), mapper.store.host_poses[slot])
 
 
 def test_a_store_whose_keyframes_were_moved_is_like_one_that_had_them_there(box):

@@ -16,6 +16,7 @@ from lerf_ros.mapping.mapper import Mapper
 from lerf_ros.mapping.online import OnlineMapper
 from lerf_ros.mapping.stereo_depth import StereoDepth, StereoWork, stereo_bytes
 from lerf_ros.world.room import Room
+from test.kernels import needs_cuda
 
 VIEWS = range(2, 10)  # frames of the walk that become keyframes
 BAD = 3  # of these, by number
@@ -44,9 +45,9 @@ def truth(room):
     return np.stack([room.truth_view(i).depth_z for i in VIEWS])
 
 
-def empty(camera, **settings):
+def empty(camera, device="cpu", **settings):
     config = MapperConfig().override(SETTINGS | settings)
-    store = KeyframeStore(config, camera, 0, "cpu")
+    store = KeyframeStore(config, camera, 0, device)
     return store, StereoDepth(config.depth, config.keyframe, store)
 
 
@@ -66,9 +67,9 @@ def work_off(stereo, most=200):
     return done
 
 
-def mapped(frames, **settings):
+def mapped(frames, device="cpu", **settings):
     """A store of keyframes with the depth that stereo finds."""
-    store, stereo = empty(frames[0].camera, **settings)
+    store, stereo = empty(frames[0].camera, device, **settings)
     add(store, stereo, frames)
     work_off(stereo)
     return store
@@ -99,6 +100,14 @@ def test_keyframes_get_depth_near_the_truth(good, truth):
     assert found.coverage > 0.75 and found.median < 0.012 and found.wrong < 0.11 and found.within > 0.9
     assert (torch.isfinite(good.depth_z) == (good.depth_sigma > 0)).all()
     assert (good.depth_sigma[: len(good)] > 0).flatten(1).any(dim=1).all() and not good.all_have_depth
+
+
+@needs_cuda
+def test_kernels_and_captured_work_find_the_same(frames, good):
+    found = mapped(frames, "cuda").depth_z.float().cpu()
+    both = found.isfinite() & good.depth_z.isfinite()
+    assert (found.isfinite() == good.depth_z.isfinite()).float().mean() > 0.98
+    assert ((found / good.depth_z.float())[both] - 1).abs().median() < 1e-3
 
 
 def with_bad(frames, kind):
