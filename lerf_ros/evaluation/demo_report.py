@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lerf_ros.evaluation.heldout import evaluate_views, held_out_frames, rendered
+from lerf_ros.evaluation.heldout import evaluate_views, held_out_frames
 from lerf_ros.evaluation.localization import Outcome, Score
 from lerf_ros.evaluation.methods import rendered_relevancy
 from lerf_ros.evaluation.pictures import (
@@ -24,7 +24,11 @@ from lerf_ros.evaluation.pictures import (
 )
 from lerf_ros.geometry.camera import Camera
 from lerf_ros.geometry.units import METRES
+from lerf_ros.mapping.corrections import Drift
+from lerf_ros.mapping.frame import Frame
+from lerf_ros.mapping.keyframes import KeyframeStore
 from lerf_ros.mapping.online import OnlineMapper
+from lerf_ros.mapping.rendering import Rendering
 from lerf_ros.world.source import FrameSource
 
 REQUIRED_ACCURACY = 0.8  # of the things that are there
@@ -110,14 +114,24 @@ def write_pictures(online: OnlineMapper, outcomes: Sequence[Outcome], folder: Pa
 
 def report_heldout(online: OnlineMapper, source: FrameSource, folder: Path) -> str:
     """Renders the frames that were kept back, writes them beside the true ones, and says how well they agree."""
-    _, held_out = held_out_frames(source)
-    result = evaluate_views(
-        lambda frame: rendered(online.mapper, frame, RENDER_STRIDE),
-        held_out,
-        RENDER_STRIDE,
-        folder / "heldout",
-    )
-    return str(result)
+    training, held_out = held_out_frames(source)
+    mapper = online.mapper
+    assert mapper.store is not None
+    drift = drift_of(mapper.store, training)
+
+    def render(frame: Frame) -> Rendering:
+        pose = drift.corrected(frame.T_world_camera, frame.stamp_ns)
+        return mapper.render(frame.camera, pose, stride=RENDER_STRIDE)
+
+    return str(evaluate_views(render, held_out, RENDER_STRIDE, folder / "heldout"))
+
+
+def drift_of(store: KeyframeStore, frames: Sequence[Frame]) -> Drift:
+    """Of a map's keyframes, at the stamps of the recording's frames that they are: what was published had stamps of its
+    own."""
+    poses = np.stack([frame.T_world_camera for frame in frames])
+    origins = [frames[int(np.abs(poses - T).max(axis=(1, 2)).argmin())] for T in store.given_poses]
+    return Drift(np.array([frame.stamp_ns for frame in origins]), store.given_poses, store.host_poses)
 
 
 def upright(poses: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lerf_ros.evaluation.demo_report import is_as_promised, outcome_table, summary, upright, write_pictures
+from lerf_ros.evaluation.demo_report import drift_of, is_as_promised, outcome_table, summary, upright, write_pictures
 from lerf_ros.evaluation.heldout import HeldOutResult
 from lerf_ros.evaluation.localization import Outcome, judge
 from lerf_ros.geometry.camera import Camera
@@ -101,3 +101,19 @@ def test_a_map_from_above_needs_depth(tmp_path, depth):
     store = Store(images=images, depth_z=depth_z, host_poses=poses, camera=camera)
     write_pictures(SimpleNamespace(mapper=SimpleNamespace(store=store)), [], tmp_path, truth=False)
     assert [path.name for path in tmp_path.iterdir()] == (["map.png"] if np.isfinite(depth) else [])
+
+
+def test_drift_of_a_map_is_told_at_the_stamps_of_the_recording():
+    """The map has the stamps at which its frames were published."""
+    seconds = np.arange(9)
+    poses = np.tile(np.eye(4), (9, 1, 1))
+    poses[:, 0, 3] = 0.2 * seconds
+    frames = [SimpleNamespace(T_world_camera=T, stamp_ns=int(1e9 * s)) for T, s in zip(poses, seconds, strict=True)]
+    refined = poses.copy()
+    refined[:, 1, 3] = 0.01 * seconds  # m
+    keyframes = [8, 0, 2, 6, 4]
+    given = poses[keyframes] + 1e-9  # as messages round them
+    store = SimpleNamespace(given_poses=given, host_poses=refined[keyframes], stamps_ns=[7, 1, 3, 9, 5])
+    drift = drift_of(store, frames)
+    for i in (1, 3, 5):
+        np.testing.assert_allclose(drift.corrected(poses[i], int(1e9 * i)), refined[i], atol=1e-8)
