@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -12,11 +13,32 @@ from typing import TypeVar
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
 
 RCLError = rclpy_implementation.RCLError
 
 NodeT = TypeVar("NodeT", bound=Node)
+
+
+class RosLogHandler(logging.Handler):
+    """Gives what the package logs outside of nodes, from any thread, to the logger of a node."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = self.format(record)
+        # A line each: rclpy refuses another severity at a place that has logged before.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(words)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(words)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(words)
+        else:
+            self._logger.debug(words)
 
 
 def spin_until_shutdown(create: Callable[[], NodeT], done: Callable[[NodeT], bool] = lambda node: False) -> int:
@@ -41,6 +63,7 @@ def spin_until_shutdown(create: Callable[[], NodeT], done: Callable[[NodeT], boo
         if rclpy.ok():
             raise
         return 0
+    _log_with(node)
     try:
         executor.add_node(node)
         while rclpy.ok() and not done(node):
@@ -57,6 +80,13 @@ def spin_until_shutdown(create: Callable[[], NodeT], done: Callable[[NodeT], boo
         rclpy.try_shutdown()
     _leave_threads_behind()
     return 0
+
+
+def _log_with(node: Node) -> None:
+    log = logging.getLogger(__name__.partition(".")[0])
+    log.addHandler(RosLogHandler(node.get_logger()))
+    log.setLevel(logging.INFO)
+    log.propagate = False  # to a library's handler, which would print it once more
 
 
 def _leave_threads_behind() -> None:
