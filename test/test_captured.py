@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from lerf_ros.captured import Captured, CapturedBatches, CapturedCalls, InFlight, SideBySide
+from lerf_ros.captured import Aside, Captured, CapturedBatches, CapturedCalls, InFlight, SideBySide
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 
@@ -189,3 +189,15 @@ def test_two_side_by_side_see_what_was_before_and_are_seen_by_what_comes(device)
     captured = Captured(work, device)
     for run in range(1, 8):
         assert float(captured.run(None)[0]) == 3 * 2**20 * run
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_work_aside_comes_after_what_was_asked_before(device):
+    device = torch.device(device)
+    aside, source = Aside(device), torch.zeros(2**20, device=device)
+    assert not aside.is_busy
+    for run in range(1, 4):
+        source.add_(1)
+        total = aside.begin(lambda: source.sum(), (source,))
+        aside.wait()
+        assert not aside.is_busy and float(total) == 2**20 * run
