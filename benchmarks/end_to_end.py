@@ -155,8 +155,10 @@ class Asker:
             right = response.success and judge(query, answer_from_response(query.text, response)).correct
             self._asked[query.text] += 1
             self._right[query.text] = right
-            self.answers += is_answer(response)
-            self.refusal = self.refusal if is_answer(response) else response.message
+            if is_answer(response):
+                self.answers += 1
+            else:
+                self.refusal = response.message
             if right and self.first is None:
                 self.first = (now, query.text)
         if queries:

@@ -111,11 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for _ in drive(training, Budget(seconds=options.seconds), mapper.add_frame, mapper.step):
         pass
     print(f"{mapper.steps} steps in {options.seconds:.0f} s, {mapper.keyframes} keyframes of {len(training)} frames")
-
-    def render(frame: Frame) -> Rendering:
-        return rendered(mapper, frame, options.stride)
-
-    print(evaluate_views(render, held_out, options.stride, options.out))
+    print(evaluate_views(lambda frame: rendered(mapper, frame, options.stride), held_out, options.stride, options.out))
 
 
 if __name__ == "__main__":

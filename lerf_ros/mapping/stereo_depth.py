@@ -335,10 +335,10 @@ def _write_confirmed(
         to_others, from_others: (B, V, 3, 4), see `plane_projections`.
     """
     for slots, spacing, to, back in zip(views, spacings, to_others, from_others, strict=True):
-        q = inverse_depths[slots]
-        inverse_depth, variance = confirmed(q[0], spacing[0], q[1:], spacing[1:], to, back)
+        matched = inverse_depths[slots]
+        inverse_depth, variance = confirmed(matched[0], spacing[0], matched[1:], spacing[1:], to, back)
         if prior is not None:
-            relative = prior.predict(store.colours(int(slots[0])), (q.shape[1], q.shape[2]))
+            relative = prior.predict(store.colours(int(slots[0])), (matched.shape[1], matched.shape[2]))
             fit = fit_scale_shift(relative, inverse_depth, variance)
             inverse_depth, variance = complete(inverse_depth, variance, relative, fit)
         sigma = variance.sqrt()
@@ -346,10 +346,8 @@ def _write_confirmed(
         found.share[slots[:1]] = is_sure.float().mean()
         found.depth_z[slots[:1]] = 1 / known_median(inverse_depth, is_sure)
         size = store.camera.height, store.camera.width
-        q, sigma = (
-            enlarged(inverse_depth, *size),
-            F.interpolate(sigma[None, None], size=size, mode="nearest-exact")[0, 0],
-        )
+        q = enlarged(inverse_depth, *size)
+        sigma = F.interpolate(sigma[None, None], size=size, mode="nearest-exact")[0, 0]
         depth_z = torch.where(q > _SURE * sigma, 1 / q, torch.nan)
         store.write_stereo(slots[:1], depth_z, sigma * depth_z.square())
 
